@@ -1,0 +1,95 @@
+"""The features file: a plain `.npz` of named arrays, no pickled objects.
+
+Keys: `version`, `fps` (numerator, denominator), `duration_s`, `onset_info [n, 3]`,
+`onset_strength [n]`, `beat_frames [k]`, `beat_times [k]`, `tempo`, `decay_linear [n]`,
+`decay_exponential [n]`, `rms [n]`, `bands [n, 3]`.
+"""
+
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from asha_ray.errors import FeaturesError
+from asha_ray.values import Features
+
+VERSION = 1
+CURVES = ("onset_strength", "decay_linear", "decay_exponential", "rms")
+
+
+def write_features(features: Features, path: Path) -> None:
+    """Write a features file to a local path."""
+    arrays = {
+        "version": np.int64(VERSION),
+        "fps": np.array([features.fps.numerator, features.fps.denominator], np.int64),
+        "duration_s": np.float64(features.duration_s),
+        "onset_info": features.onset_info,
+        "beat_frames": features.beat_frames,
+        "beat_times": features.beat_times,
+        "tempo": np.float64(features.tempo),
+        "bands": features.bands,
+        **{name: getattr(features, name) for name in CURVES},
+    }
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_features(path: Path, name: str | None = None) -> Features:
+    """Read a features file from a local path; `name` is what errors call it.
+
+    Raises:
+        FeaturesError: if it is no features file, or one of a newer version.
+    """
+    what = name or str(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            version = int(file["version"])
+            if version > VERSION:
+                raise FeaturesError(
+                    f"reading features {what}: its version {version} is newer than {VERSION}, "
+                    "which this asha-ray knows; update asha-ray"
+                )
+            numerator, denominator = (int(part) for part in file["fps"])
+            features = Features(
+                fps=Fraction(numerator, denominator),
+                duration_s=float(file["duration_s"]),
+                beat_frames=file["beat_frames"].astype(np.int64),
+                beat_times=file["beat_times"].astype(np.float64),
+                tempo=float(file["tempo"]),
+                bands=file["bands"].astype(np.float32),
+                **{curve: file[curve].astype(np.float32) for curve in CURVES},
+            )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        ZeroDivisionError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise FeaturesError(
+            f"reading features {what}: it is no features file ({error}); "
+            "write one with `asha-ray analyze`"
+        ) from error
+    _check(features, what)
+    return features
+
+
+def _check(features: Features, what: str) -> None:
+    num_frames = features.num_frames
+    curves = [getattr(features, curve) for curve in CURVES]
+    beats = features.beat_frames
+    if (
+        num_frames == 0
+        or features.fps <= 0
+        or any(curve.shape != (num_frames,) for curve in curves)
+        or features.bands.shape != (num_frames, 3)
+        or not all(np.isfinite(curve).all() for curve in (*curves, features.bands))
+        or beats.ndim != 1
+        or (len(beats) > 0 and (beats.min() < 0 or beats.max() >= num_frames))
+    ):
+        raise FeaturesError(
+            f"reading features {what}: its arrays do not fit each other; "
+            "write it again with `asha-ray analyze`"
+        )

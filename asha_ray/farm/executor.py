@@ -1,0 +1,81 @@
+"""Where a render's work is done: the protocol, and its serial twin that needs no Ray."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, Self
+
+from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
+from asha_ray.farm.assemble import AssemblyJob, assemble
+from asha_ray.farm.plan import cpu_threads
+from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob
+from asha_ray.values import Segment
+from asha_ray.vae.generator import pick_device
+from asha_ray.video.probe import VideoReport
+
+
+class Executor(Protocol):
+    """Does a render's work somewhere. Used as a context; leaving it frees what it took."""
+
+    def device(self) -> str:
+        """The kind of device that its decoders run on."""
+
+    def threads(self) -> int:
+        """Threads of each decoder and encoder."""
+
+    def warm_up(self, job: WorkerJob) -> None:
+        """Begin to load the model where it will be needed; returns at once."""
+
+    def analyze(self, job: AnalysisJob, work: str | None) -> Analysis:
+        """Features of a track."""
+
+    def render(
+        self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
+    ) -> Iterator[Segment]:
+        """Render chunks; their segments come in any order. `on_frames` hears of progress."""
+
+    def assemble(self, job: AssemblyJob) -> VideoReport:
+        """Join what was rendered."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Free everything."""
+
+
+class SerialExecutor:
+    """Does everything in this process, one thing after the other."""
+
+    def device(self) -> str:
+        """The best device of this machine."""
+        return pick_device()
+
+    def threads(self) -> int:
+        """As many as this machine has cores, within reason."""
+        return cpu_threads()
+
+    def warm_up(self, job: WorkerJob) -> None:
+        """Nothing to do early."""
+
+    def analyze(self, job: AnalysisJob, work: str | None) -> Analysis:
+        """Features of a track."""
+        return analyze_uri(job, work)
+
+    def render(
+        self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
+    ) -> Iterator[Segment]:
+        """Render chunks in order."""
+        renderer: ChunkRenderer | None = None
+        for task in tasks:
+            renderer = renderer or ChunkRenderer(job)
+            yield renderer.render(task, on_frames)
+
+    def assemble(self, job: AssemblyJob) -> VideoReport:
+        """Join what was rendered."""
+        return assemble(job)
+
+    def __enter__(self) -> Self:
+        """Nothing to begin."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to free."""

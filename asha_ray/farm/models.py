@@ -1,0 +1,119 @@
+"""Models by uri: loaded once, from a local folder or a bucket."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from asha_ray.errors import ModelError, NotFoundError
+from asha_ray.storage import join, storage_of
+from asha_ray.storage.base import is_s3
+from asha_ray.vae.generator import VaeGenerator, numerics_for, pick_device
+from asha_ray.vae.model_dir import FILES, ModelFiles, read_keyframes, read_model
+from asha_ray.values import ByteArray, FloatArray, Numerics, Size
+
+DECODE_BATCH = 8
+
+
+class Model:
+    """A trained model: NumPy in and out.
+
+    Attributes:
+        latent_dim: latent dimensions L.
+        image_size: width and height of its pictures.
+        keyframes: `[num_keyframes, L]` latents of the images it learned, in file order.
+    """
+
+    def __init__(self, generator: VaeGenerator) -> None:
+        self._generator = generator
+        self.latent_dim = generator.latent_dim
+        self.image_size: Size = generator.image_size
+        self.keyframes: FloatArray = generator.keyframes
+
+    def encode(self, images: FloatArray) -> FloatArray:
+        """Latents `[n, L]` float32 of pictures `[n, H, W, 3]`, RGB float in 0..1.
+
+        Raises:
+            ModelError: if the pictures have another shape than the model's.
+        """
+        images = np.asarray(images, np.float32)
+        width, height = self.image_size
+        if images.ndim != 4 or images.shape[1:] != (height, width, 3):
+            raise ModelError(
+                f"encoding pictures: their shape is {list(images.shape)}, but the model takes "
+                f"[n, {height}, {width}, 3]"
+            )
+        return self._generator.encode(images)
+
+    def decode(self, z: FloatArray) -> ByteArray:
+        """Pictures `[n, H, W, 3]` uint8 of latents `[n, L]`.
+
+        Raises:
+            ModelError: if the latents have another shape than the model's, or are not finite.
+        """
+        z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim or not np.isfinite(z).all():
+            raise ModelError(
+                f"decoding latents: the model takes finite values of shape [n, {self.latent_dim}], "
+                f"not {list(z.shape)}"
+            )
+        width, height = self.image_size
+        pictures = np.empty((len(z), height, width, 3), np.uint8)
+        for start in range(0, len(z), DECODE_BATCH):
+            decoded = self._generator.decode(z[start : start + DECODE_BATCH])
+            rounded = (decoded.permute(0, 2, 3, 1) * 255).round().clamp(0, 255)
+            pictures[start : start + DECODE_BATCH] = rounded.byte().cpu().numpy()
+        return pictures
+
+
+def load_model(uri: str | Path) -> Model:
+    """Load a model directory, local or `s3://`, on the best device of this machine.
+
+    Raises:
+        ModelError: if it is missing, damaged or newer than this version.
+    """
+    return Model(load_generator(str(uri), numerics_for(pick_device(), threads=0)))
+
+
+def load_generator(uri: str, numerics: Numerics) -> VaeGenerator:
+    """Load a model directory as a generator with fixed numerics.
+
+    Raises:
+        ModelError: if it is missing, damaged or newer than this version.
+    """
+    return VaeGenerator(load_files(uri), numerics)
+
+
+def load_files(uri: str) -> ModelFiles:
+    """Read and check a model directory, local or `s3://`."""
+    with local_model(uri) as folder:
+        return read_model(folder, uri)
+
+
+def load_keyframes(uri: str, latent_dim: int) -> FloatArray:
+    """Read keyframes `[num_keyframes, L]` from an `.npy` file, local or `s3://`."""
+    with storage_of(uri).local_copy(uri) as path:
+        return read_keyframes(path, latent_dim, uri)
+
+
+@contextmanager
+def local_model(uri: str) -> Iterator[Path]:
+    """A model directory as a local folder while the context lasts."""
+    if not is_s3(uri):
+        folder = Path(uri)
+        if not folder.is_dir():
+            what = "it is a file" if folder.exists() else "there is no such folder"
+            raise ModelError(
+                f"reading model {uri}: {what}; give a folder that `asha-ray train` wrote"
+            )
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="asha-model-") as name:
+        for part in FILES:
+            try:
+                storage_of(uri).download(join(uri, part), Path(name) / part)
+            except NotFoundError:
+                continue  # reading the model says which part is missing
+        yield Path(name)

@@ -1,0 +1,240 @@
+"""A render's work on Ray: tasks for analysis and assembly, warm actors for chunks.
+
+No actor restarts by itself, and a chunk goes only to an actor that has said it is ready: what an
+actor was doing when it died is simply given to another.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from asha_ray.errors import FarmError
+from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
+from asha_ray.farm.assemble import AssemblyJob, assemble
+from asha_ray.farm.plan import cpu_threads
+from asha_ray.farm.ray_runtime import num_devices, own_error, ray_cluster, require_cpu, result_of
+from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob
+from asha_ray.values import Segment
+from asha_ray.vae.generator import pick_device
+from asha_ray.video.probe import VideoReport
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+POLL_S = 0.5
+MAX_LOSSES_PER_CHUNK = 5
+"""Workers that may die under one chunk before it is blamed."""
+MAX_FAILED_STARTS = 3
+
+
+class _RenderActor:
+    """A chunk renderer in a process of its own, which tells how far it is while it works."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        self._renderer = ChunkRenderer(job)
+        self._lock = threading.Lock()
+        self._unreported = 0
+
+    def ready(self) -> bool:
+        """True once the model is loaded."""
+        return True
+
+    def render(self, task: ChunkTask) -> Segment:
+        """Render one chunk."""
+        return self._renderer.render(task, self._count)
+
+    def take_frames(self) -> int:
+        """Frames made since the last call."""
+        with self._lock:
+            count, self._unreported = self._unreported, 0
+        return count
+
+    def _count(self, num_frames: int) -> None:
+        with self._lock:
+            self._unreported += num_frames
+
+
+class RayExecutor:
+    """Does a render's work on a Ray cluster, or on a local Ray of its own.
+
+    Args:
+        workers: how many actors decode; as many as the cluster holds where None.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers
+        self._stack = ExitStack()
+        self._pool: _Pool | None = None
+
+    def __enter__(self) -> Self:
+        """Join or start Ray."""
+        self._stack.enter_context(ray_cluster())
+        require_cpu()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End the actors, leave Ray."""
+        if self._pool:
+            self._pool.close()
+        self._stack.close()
+
+    def device(self) -> str:
+        """A GPU's kind where the cluster has one, else this machine's."""
+        if num_devices("GPU") >= 1:
+            return "cuda"
+        local = pick_device()
+        return "cpu" if local == "cuda" else local
+
+    def threads(self) -> int:
+        """As many as this machine has cores, within reason and within a node's."""
+        return max(1, min(cpu_threads(), int(num_devices("CPU"))))
+
+    def warm_up(self, job: WorkerJob) -> None:
+        """Ask for the actors; they load the model meanwhile."""
+        self._pool = _Pool(job, self._num_workers(job), _actor_resources(job))
+
+    def analyze(self, job: AnalysisJob, work: str | None) -> Analysis:
+        """Features of a track, in a task."""
+        analysis: Analysis = result_of(_remote(analyze_uri).remote(job, work))
+        return analysis
+
+    def render(
+        self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
+    ) -> Iterator[Segment]:
+        """Render chunks on whichever actors are free."""
+        if self._pool is None:
+            self.warm_up(job)
+        assert self._pool is not None  # noqa: S101 (warm_up makes it)
+        yield from self._pool.run(tasks, on_frames)
+
+    def assemble(self, job: AssemblyJob) -> VideoReport:
+        """Join what was rendered, in a task."""
+        if self._pool:
+            self._pool.close()
+            self._pool = None
+        report: VideoReport = result_of(_remote(assemble).remote(job))
+        return report
+
+    def _num_workers(self, job: WorkerJob) -> int:
+        if self._workers:
+            return self._workers
+        if job.numerics.device == "cuda":
+            return max(1, int(num_devices("GPU")))
+        return max(1, int(num_devices("CPU")) // max(1, job.numerics.threads))
+
+
+def _remote(function: Callable[..., Any]) -> Any:
+    return ray.remote(num_cpus=1, max_retries=2)(function)
+
+
+def _actor_resources(job: WorkerJob) -> dict[str, float]:
+    # One CPU is left to tasks beside it: an analysis must never wait for a decoder to end.
+    resources = {"num_cpus": max(1.0, job.numerics.threads - 1.0)}
+    if job.numerics.device == "cuda":
+        resources["num_gpus"] = 1.0
+    return resources
+
+
+@dataclass
+class _Pool:
+    """The actors, and what each is doing. A call of `run` is the whole scheduler."""
+
+    job: WorkerJob
+    num_workers: int
+    resources: dict[str, float]
+    _starting: dict[Any, Any] = field(default_factory=dict)
+    _busy: dict[Any, tuple[Any, ChunkTask]] = field(default_factory=dict)
+    _idle: list[Any] = field(default_factory=list)
+    _losses: dict[int, int] = field(default_factory=dict)
+    _failed_starts: int = 0
+
+    def __post_init__(self) -> None:
+        for _ in range(self.num_workers):
+            self._start_actor()
+
+    def run(
+        self, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
+    ) -> Iterator[Segment]:
+        """Work through tasks; a lost actor's chunk goes to another."""
+        waiting = iter(tasks)
+        lost: deque[ChunkTask] = deque()
+        while True:
+            while self._idle and (task := lost.popleft() if lost else next(waiting, None)):
+                actor = self._idle.pop()
+                self._busy[actor.render.remote(task)] = (actor, task)
+            if not self._busy and not lost and self._idle:
+                return
+            references = [*self._busy, *self._starting]
+            finished, _ = ray.wait(references, num_returns=1, timeout=POLL_S)
+            for reference in finished:
+                if reference in self._starting:
+                    self._take_started(reference)
+                elif (segment := self._take_rendered(reference, lost)) is not None:
+                    yield segment
+            self._report(on_frames)
+
+    def close(self) -> None:
+        """End all actors at once."""
+        for actor in [*self._idle, *self._starting.values(), *(a for a, _ in self._busy.values())]:
+            ray.kill(actor)
+        self._idle, self._starting, self._busy = [], {}, {}
+
+    def _start_actor(self) -> None:
+        options = {"max_restarts": 0, "max_concurrency": 2, **self.resources}
+        actor = ray.remote(**options)(_RenderActor).remote(self.job)
+        self._starting[actor.ready.remote()] = actor
+
+    def _take_started(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except RayTaskError as error:
+            raise own_error(error) from error
+        except RayActorError as error:
+            self._failed_starts += 1
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, RayTaskError):
+                raise own_error(cause) from error
+            if self._failed_starts > MAX_FAILED_STARTS:
+                raise FarmError(
+                    f"starting a render worker: it died {self._failed_starts} times ({error}); "
+                    "look for what ended it, often too little memory"
+                ) from error
+            self._start_actor()
+            return
+        self._idle.append(actor)
+
+    def _take_rendered(self, reference: Any, lost: deque[ChunkTask]) -> Segment | None:
+        actor, task = self._busy.pop(reference)
+        try:
+            segment: Segment = ray.get(reference)
+        except RayTaskError as error:
+            raise own_error(error) from error
+        except RayActorError as error:
+            chunk = task.chunk
+            self._losses[chunk.index] = self._losses.get(chunk.index, 0) + 1
+            if self._losses[chunk.index] >= MAX_LOSSES_PER_CHUNK:
+                raise FarmError(
+                    f"rendering frames {chunk.start} to {chunk.stop}: {MAX_LOSSES_PER_CHUNK} "
+                    f"workers died over it ({error}); what is finished is kept"
+                ) from error
+            lost.append(task)
+            self._start_actor()
+            return None
+        self._idle.append(actor)
+        return segment
+
+    def _report(self, on_frames: Callable[[int], None]) -> None:
+        counts = [actor.take_frames.remote() for actor in [*self._idle, *self._busy_actors()]]
+        done, _ = ray.wait(counts, num_returns=len(counts), timeout=POLL_S) if counts else ([], [])
+        for count in done:
+            try:
+                on_frames(ray.get(count))
+            except RayActorError:
+                continue  # its loss is noticed where its chunk is awaited
+
+    def _busy_actors(self) -> list[Any]:
+        return [actor for actor, _ in self._busy.values()]

@@ -1,0 +1,1 @@
+"""Features and keyframes to a path through latent space. Pure NumPy."""

@@ -1,0 +1,32 @@
+"""How long work tells how far it is: a protocol, and a sink that says nothing.
+
+Library code only ever calls a `Progress`; the command line draws one.
+"""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives what a long piece of work has to say. Calls are cheap and may be frequent."""
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
+        """Begin a stage of `total` units (unknown if None); a stage before it has ended."""
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        """`count` more units of the current stage are done; `detail` is a word on the latest."""
+
+    def note(self, message: str) -> None:
+        """Tell a person something worth knowing once."""
+
+
+class NullProgress:
+    """A `Progress` that says nothing."""
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
+        """Say nothing."""
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""

@@ -1,0 +1,293 @@
+"""What a user writes: settings as frozen models, from a YAML file, from options, or from Python.
+
+A spec file has groups (`video: {crf: 20}`); on the command line and in Python the same settings
+are flat (`--crf 20`, `crf=20`). `RENDER_OPTIONS` and `TRAIN_OPTIONS` say which is which.
+"""
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from asha_ray.errors import SpecError
+from asha_ray.values import Size
+
+DROP_FRAME_RATES = {"23.976": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001"}
+MAX_SIDE = 16384
+MAX_FPS = 1000
+
+
+def parse_fps(value: str | float | Fraction) -> Fraction:
+    """Read a frame rate such as `60`, `24`, `30000/1001` or `29.97` exactly.
+
+    Raises:
+        ValueError: if it is no positive rational number up to 1000.
+    """
+    text = str(value).strip()
+    try:
+        fps = Fraction(DROP_FRAME_RATES.get(text, text))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"'{text}' is no frame rate; write one like 60 or 30000/1001") from None
+    if not 0 < fps <= MAX_FPS:
+        raise ValueError(f"a frame rate lies between 0 and {MAX_FPS}, not {text}")
+    return fps
+
+
+def parse_size(value: str | int | Size) -> Size:
+    """Read a picture size: `448` (square), `1920x1080`, or a pair (width, height).
+
+    Raises:
+        ValueError: if it is none of these, or a side is outside 1..16384.
+    """
+    if isinstance(value, tuple | list):
+        value = "x".join(str(side) for side in value)
+    match = re.fullmatch(r"\s*(\d{1,6})(?:\s*[x×X]\s*(\d{1,6}))?\s*", str(value))
+    if not match:
+        raise ValueError(f"'{value}' is no size; write one like 448 or 1920x1080")
+    width = int(match[1])
+    height = int(match[2] or width)
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise ValueError(f"a side has 1 to {MAX_SIDE} pixels, not {value}")
+    return width, height
+
+
+def _canonical_fps(value: Any) -> str:
+    return str(parse_fps(value))
+
+
+def _canonical_size(value: Any) -> str:
+    width, height = parse_size(value)
+    return f"{width}x{height}"
+
+
+def _no_null_byte(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a path cannot hold a null byte")
+    return text
+
+
+Uri = Annotated[str, Field(min_length=1), BeforeValidator(str), AfterValidator(_no_null_byte)]
+Fps = Annotated[str, BeforeValidator(_canonical_fps)]
+SizeText = Annotated[str, BeforeValidator(_canonical_size)]
+Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Executor = Literal["ray", "serial"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VideoSettings(_Frozen):
+    """The picture: `size` is the model's own where absent."""
+
+    size: SizeText | None = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    fps: Fps = "60"
+    codec: Literal["libx264", "libx265"] = "libx264"
+    crf: Annotated[int, Field(ge=0, le=51)] = 18
+    preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast",
+        "medium", "slow", "slower", "veryslow",
+    ] = "veryfast"  # fmt: skip
+
+    @model_validator(mode="after")
+    def _even_size(self) -> Self:
+        if self.size and any(side % 2 for side in parse_size(self.size)):
+            width, height = (side + side % 2 for side in parse_size(self.size))
+            raise ValueError(f"size {self.size}: 4:2:0 video has even sides; try {width}x{height}")
+        return self
+
+
+class FeatureSettings(_Frozen):
+    """How sound becomes curves; `decay_rate` is per frame at 60 fps, `decay_time` in seconds."""
+
+    stems: Literal["none"] = "none"
+    stem: Literal["mix"] = "mix"
+    decay_time: Seconds = 0.25
+    decay_rate: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    decay_shape: Literal["constant", "proportional"] = "constant"
+
+
+class MotionSettings(_Frozen):
+    """How curves move through latent space (the article's motion)."""
+
+    name: Literal["seed-linear", "seed-exponential"] = "seed-exponential"
+    keyframes: Uri | None = None
+    keyframe_gap: Seconds = 1.0
+    min_factor: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+
+
+class RunSettings(_Frozen):
+    """Where and how the work is done; nothing here changes a pixel, nothing is hashed."""
+
+    executor: Executor = "ray"
+    workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    chunk_s: Seconds = 10.0
+    work: Uri | None = None
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+
+
+class RenderSpec(_Frozen):
+    """One video: a track, a model, and how they meet. `start` and `duration` are seconds."""
+
+    version: Literal[1] = 1
+    kind: Literal["render"] = "render"
+    audio: Uri
+    model: Uri
+    output: Uri
+    start: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
+    duration: Seconds | None = None
+    seed: Seed = 0
+    video: VideoSettings = VideoSettings()
+    features: FeatureSettings = FeatureSettings()
+    motion: MotionSettings = MotionSettings()
+    effects: tuple[()] = ()
+    run: RunSettings = RunSettings()
+
+
+class TrainRun(_Frozen):
+    """Where training runs: workers are processes, each with a GPU where the cluster has them."""
+
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    resume: bool = False
+
+
+Filters = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1)]
+
+
+def _parse_filters(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(int(part) for part in value.split(","))
+    return value
+
+
+class TrainSpec(_Frozen):
+    """One model: a folder of images and how it is learned.
+
+    `batch_size` is per worker. `encoder_filters` and `decoder_filters` replace the preset's own.
+    """
+
+    version: Literal[1] = 1
+    kind: Literal["train"] = "train"
+    images: Uri
+    output: Uri
+    preset: Literal["seed", "studio"] = "seed"
+    size: SizeText = "448x448"
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    latent: Annotated[int, Field(ge=1, le=65536)] = 200
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 16
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    kl_weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    encoder_filters: Annotated[Filters | None, BeforeValidator(_parse_filters)] = None
+    decoder_filters: Annotated[Filters | None, BeforeValidator(_parse_filters)] = None
+    keyframes_from: Literal["mean", "sample"] = "mean"
+    seed: Seed = 0
+    run: TrainRun = TrainRun()
+
+
+RENDER_OPTIONS: Mapping[str, str] = {
+    **{name: name for name in ("audio", "model", "output", "start", "duration", "seed")},
+    "out": "output",
+    **{name: f"video.{name}" for name in ("size", "fit", "fps", "codec", "crf", "preset")},
+    **{
+        name: f"features.{name}"
+        for name in ("stems", "stem", "decay_time", "decay_rate", "decay_shape")
+    },
+    "motion": "motion.name",
+    **{name: f"motion.{name}" for name in ("keyframes", "keyframe_gap", "min_factor")},
+    **{name: f"run.{name}" for name in ("executor", "workers", "work", "priority")},
+    "chunk_seconds": "run.chunk_s",
+}
+"""Flat option name -> field path of `RenderSpec`."""
+
+TRAIN_OPTIONS: Mapping[str, str] = {
+    **{name: name for name in TrainSpec.model_fields if name not in ("version", "kind", "run")},
+    "out": "output",
+    "workers": "run.workers",
+    "resume": "run.resume",
+}
+"""Flat option name -> field path of `TrainSpec`."""
+
+_Spec = TypeVar("_Spec", bound=BaseModel)
+
+
+def explain(error: ValidationError, what: str) -> str:
+    """All of a validation error's complaints in a line each, with the field's path."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or what
+        reason = item["msg"].removeprefix("Value error, ")
+        given = item.get("input")
+        if item["type"] not in ("missing", "extra_forbidden", "value_error"):
+            reason += f" (got {str(given)[:80]!r})"
+        lines.append(f"{where}: {reason}")
+    return f"{what}: " + "\n  ".join(lines)
+
+
+def build(kind: type[_Spec], data: Mapping[str, Any], what: str = "settings") -> _Spec:
+    """Validate plain data as a spec.
+
+    Raises:
+        SpecError: naming every wrong field at once.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(explain(error, what)) from error
+
+
+def with_options(
+    data: Mapping[str, Any], options: Mapping[str, Any], paths: Mapping[str, str]
+) -> dict[str, Any]:
+    """Lay flat options over a spec's plain data; options that are None were not given.
+
+    Raises:
+        SpecError: on an option that does not exist.
+    """
+    merged: dict[str, Any] = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()
+    }
+    for name, value in options.items():
+        if name not in paths:
+            known = ", ".join(sorted(paths))
+            raise SpecError(f"settings: there is no option '{name}'; there are {known}")
+        if value is None:
+            continue
+        *groups, last = paths[name].split(".")
+        target = merged
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[last] = value
+    return merged
+
+
+def parse_yaml(text: str, what: str) -> dict[str, Any]:
+    """A spec file's text as plain data.
+
+    Raises:
+        SpecError: if it is no YAML, or holds no mapping of groups.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(f"reading spec {what}: it is no valid YAML: {reason}") from error
+    if not isinstance(data, dict):
+        raise SpecError(f"reading spec {what}: it must hold fields like `audio:` and `model:`")
+    for group in ("video", "features", "motion", "run"):
+        if group in data and not isinstance(data[group], dict):
+            raise SpecError(f"reading spec {what}: {group} must be a group of fields")
+    return data

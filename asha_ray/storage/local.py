@@ -1,0 +1,124 @@
+"""Files on a local disk: written beside their place, then renamed into it."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from asha_ray.errors import NotFoundError, StorageError
+from asha_ray.storage.base import Entry
+
+REMEDIES = {
+    errno.ENOSPC: "free some space, or choose another disk",
+    errno.EACCES: "check its permissions, or choose another place",
+    errno.EPERM: "check its permissions, or choose another place",
+    errno.EROFS: "the disk is read-only; choose another place",
+    errno.ENOTDIR: "a part of the path is a file; choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+class LocalStorage:
+    """`Storage` on local paths."""
+
+    def read(self, uri: str) -> bytes:
+        """The whole content."""
+        with _explained("reading", uri):
+            return Path(uri).read_bytes()
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Replace the whole content; folders are made."""
+        with _explained("writing", uri), _appearing(Path(uri)) as temporary:
+            temporary.write_bytes(data)
+
+    def size(self, uri: str) -> int | None:
+        """Bytes of a file, or None where there is none."""
+        path = Path(uri)
+        with _explained("reading", uri):
+            return path.stat().st_size if path.is_file() else None
+
+    def list(self, uri: str) -> Iterator[Entry]:
+        """Every file below a folder, sorted by uri."""
+        with _explained("listing", uri):
+            paths = sorted(path for path in Path(uri).rglob("*") if path.is_file())
+            yield from [Entry(str(path), path.stat().st_size) for path in paths]
+
+    def upload(self, path: Path, uri: str) -> None:
+        """Put a finished local file at `uri`, whole."""
+        with _explained("writing", uri), _appearing(Path(uri)) as temporary:
+            shutil.copyfile(path, temporary)
+
+    def download(self, uri: str, path: Path) -> None:
+        """Copy to a local file."""
+        with _explained("reading", uri):
+            shutil.copyfile(uri, path)
+
+    def delete(self, uri: str) -> None:
+        """Remove a file; fine where there is none."""
+        with _explained("deleting", uri):
+            Path(uri).unlink(missing_ok=True)
+
+    @contextmanager
+    def local_copy(self, uri: str) -> Iterator[Path]:
+        """The file itself."""
+        if not Path(uri).exists():
+            raise NotFoundError(f"reading {uri}: there is no such file; check the path")
+        yield Path(uri)
+
+    def check_writable(self, uri: str) -> None:
+        """Raise at once where `uri` could not be written later."""
+        path = Path(uri)
+        if path.is_dir():
+            raise StorageError(f"writing {uri}: it is a folder; give the name of a file")
+        with _explained("writing", uri), _appearing(path, publish=False):
+            pass
+
+
+@contextmanager
+def _appearing(path: Path, *, publish: bool = True) -> Iterator[Path]:
+    """A private temporary file beside `path` that takes its name at the end, or vanishes."""
+    path = path.absolute()
+    made = _make_folders(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if publish:
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        if not publish:
+            for folder in made:
+                folder.rmdir()
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; returns the new ones, deepest first."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _explained(doing: str, uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{doing} {uri}: there is no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise StorageError(f"{doing} {uri}: it is a folder; give the name of a file") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        remedy = REMEDIES.get(error.errno or 0, "check the path and the disk")
+        raise StorageError(f"{doing} {uri}: {reason}; {remedy}") from error

@@ -1,0 +1,1 @@
+"""The variational autoencoder: architectures, loss, image data, model directories. Pure torch."""

@@ -1,0 +1,113 @@
+"""The one gate through which an artist's images come in.
+
+Any size, mode or orientation: EXIF rotation is applied, colour profiles are converted to sRGB,
+transparency is laid on black, 16-bit and grey become 8-bit RGB. A picture's pixels are counted by
+its header before anything is decoded.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from asha_ray.errors import ImageError
+from asha_ray.values import ByteArray, Size
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm",
+     ".avif", ".tga", ".jp2", ".pnm"}
+)  # fmt: skip
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "TGA", "JPEG2000")
+MAX_PIXELS = 256_000_000
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name says that it is a picture this gate knows."""
+    return Path(name).suffix.lower() in SUFFIXES and not Path(name).name.startswith(".")
+
+
+def load_image(path: str | Path, size: Size, fit: str = "crop") -> ByteArray:
+    """Read one picture as `[H, W, 3]` uint8 sRGB.
+
+    Args:
+        path: a local file.
+        size: width and height of the result.
+        fit: `crop` fills and cuts the rest, `pad` adds black, `stretch` changes proportions.
+
+    Raises:
+        ImageError: if it cannot be read; the message is the reason alone.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata; the pixels are checked below
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ImageError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
+                if image.format == "JPEG":
+                    image.draft("RGB", (size[0] * 2, size[1] * 2))
+                upright = ImageOps.exif_transpose(image)
+                picture = _to_rgb(upright)
+    except UnidentifiedImageError as error:
+        raise ImageError("it is no picture of a known format") from error
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError) as error:
+        raise ImageError(f"it is damaged ({error})") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"it has too many pixels ({error})") from error
+    return np.asarray(_fitted(picture, size, fit))
+
+
+def _fitted(picture: Image.Image, size: Size, fit: str) -> Image.Image:
+    method = Image.Resampling.LANCZOS
+    if picture.size == size:
+        return picture
+    if fit == "crop":
+        return ImageOps.fit(picture, size, method)
+    if fit == "pad":
+        return ImageOps.pad(picture, size, method, color=(0, 0, 0))
+    return picture.resize(size, method, reducing_gap=3.0)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _from_deep_grey(image)
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        flat = Image.alpha_composite(black, rgba).convert("RGB")
+        return _to_srgb(flat, image.info.get("icc_profile"))
+    if image.mode in ("RGB", "CMYK", "L"):
+        return _to_srgb(image, image.info.get("icc_profile"))
+    return image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile:
+        try:
+            converted = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            converted = None  # a damaged profile, or one for another mode: use the plain values
+        if converted is not None:
+            return converted
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, np.float64))
+    highest = float(values.max(initial=0))
+    # 16-bit files arrive as I;16 or I; floats mean 0..1 or 0..255.
+    if image.mode == "F":
+        scale = 255 if highest <= 1 else 1
+    else:
+        scale = 1 / 257 if image.mode != "I" or highest > 255 else 1
+    grey = np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

@@ -1,0 +1,177 @@
+"""The model directory: `config.json`, `model.safetensors`, `keyframes.npy`.
+
+Nothing in it is ever unpickled, and everything is checked before use: a directory may come from
+anyone, and may have been edited by hand.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from asha_ray.errors import ModelError
+from asha_ray.values import FloatArray
+from asha_ray.vae.architecture import Architecture, Vae, build_empty, from_json, to_json
+
+VERSION = 1
+CONFIG, WEIGHTS, KEYFRAMES = "config.json", "model.safetensors", "keyframes.npy"
+FILES = (CONFIG, WEIGHTS, KEYFRAMES)
+MAX_CONFIG_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model directory's content.
+
+    Attributes:
+        architecture: the shape.
+        state: tensors by name, `encoder.*` and `decoder.*`.
+        keyframes: `[num_keyframes, L]` float32, the training images' latents in file order.
+        training: a summary of how it was learned.
+        digest: sha256 over architecture and weights: what decides the pictures.
+    """
+
+    architecture: Architecture
+    state: dict[str, torch.Tensor]
+    keyframes: FloatArray
+    training: Mapping[str, Any]
+    digest: str
+
+
+def write_model(folder: Path, vae: Vae, keyframes: FloatArray, training: Mapping[str, Any]) -> None:
+    """Write a model directory's files into a local folder that exists."""
+    config = {
+        "format": "asha-ray model",
+        "version": VERSION,
+        "generator": "vae",
+        "architecture": to_json(vae.architecture),
+        "training": dict(training),
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in vae.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    np.save(folder / KEYFRAMES, keyframes.astype(np.float32), allow_pickle=False)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def read_config(folder: Path, name: str | None = None) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture and training summary of a model directory.
+
+    Raises:
+        ModelError: if it is missing, damaged or newer than this version.
+    """
+    what = name or str(folder)
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ModelError(
+            f"reading model {what}: {CONFIG} is missing; give a folder that `asha-ray train` wrote"
+        )
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError("the file is too large")
+        config = json.loads(path.read_text())
+        version = config["version"]
+        if not isinstance(version, int):
+            raise ValueError(f"its version is {version!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"reading model {what}: {CONFIG} is damaged ({error}); train the model again"
+        ) from error
+    if version > VERSION:
+        raise ModelError(
+            f"reading model {what}: its version {version} is newer than {VERSION}, which this "
+            "asha-ray knows; update asha-ray"
+        )
+    try:
+        architecture = from_json(config.get("architecture") or {})
+    except ModelError as error:
+        raise ModelError(
+            f"reading model {what}: {error}; train the model again or restore {CONFIG}"
+        ) from error
+    training = config.get("training")
+    return architecture, training if isinstance(training, dict) else {}
+
+
+def read_model(folder: Path, name: str | None = None) -> ModelFiles:
+    """Read a local model directory; `name` is what errors call it.
+
+    Raises:
+        ModelError: if a part is missing, damaged or newer than this version.
+    """
+    what = name or str(folder)
+    architecture, training = read_config(folder, what)
+    for part in (WEIGHTS, KEYFRAMES):
+        if not (folder / part).is_file():
+            raise ModelError(
+                f"reading model {what}: {part} is missing; copy the whole directory again, "
+                "or train the model again"
+            )
+    state = _read_weights(folder / WEIGHTS, architecture, what)
+    keyframes = read_keyframes(folder / KEYFRAMES, architecture.latent_dim, what)
+    return ModelFiles(architecture, state, keyframes, training, _digest(folder, architecture))
+
+
+def read_keyframes(path: Path, latent_dim: int, what: str) -> FloatArray:
+    """Read keyframes `[num_keyframes, L]` from a local `.npy` file.
+
+    Raises:
+        ModelError: if it is no such array, does not fit the model, or holds NaN.
+    """
+    try:
+        # Memory-mapped, so that a header cannot claim more memory than the file has bytes.
+        mapped = np.load(path, allow_pickle=False, mmap_mode="r")
+        keyframes = np.array(mapped, np.float32)
+    except (OSError, ValueError, EOFError, TypeError, OverflowError) as error:
+        raise ModelError(
+            f"reading keyframes of {what}: {path.name} is damaged ({error}); write it again"
+        ) from error
+    if keyframes.ndim != 2 or keyframes.shape[1] != latent_dim:
+        raise ModelError(
+            f"reading keyframes of {what}: {path.name} has shape {list(keyframes.shape)}, but the "
+            f"model needs [number, {latent_dim}]; write it again"
+        )
+    if not np.isfinite(keyframes).all():
+        raise ModelError(
+            f"reading keyframes of {what}: {path.name} holds NaN or infinite values; write it again"
+        )
+    return keyframes
+
+
+def _read_weights(path: Path, architecture: Architecture, what: str) -> dict[str, torch.Tensor]:
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"reading model {what}: {path.name} is damaged ({error}); copy or train it again"
+        ) from error
+    expected = {
+        name: tensor.shape for name, tensor in build_empty(architecture).state_dict().items()
+    }
+    found = {name: tensor.shape for name, tensor in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            wanted, got = (list(shapes.get(name, ())) or "none" for shapes in (expected, found))
+            raise ModelError(
+                f"reading model {what}: {path.name} does not fit {CONFIG}: tensor {name} has shape "
+                f"{got}, not {wanted}; restore the two from one training"
+            )
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+        raise ModelError(
+            f"reading model {what}: {path.name} holds NaN or infinite weights; train it again with "
+            "a lower --learning-rate"
+        )
+    return state
+
+
+def _digest(folder: Path, architecture: Architecture) -> str:
+    digest = hashlib.sha256(json.dumps(to_json(architecture), sort_keys=True).encode())
+    with (folder / WEIGHTS).open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Frames to video: colour conversion, encoding, exact stitching, inspection. Local files only."""

@@ -1,0 +1,59 @@
+"""Latents to the bytes of frames, in batches on a grid over the whole track.
+
+Which frames are decoded together depends on their numbers alone, never on where a chunk begins:
+so a frame has the same bytes in every chunk that could hold it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from asha_ray.values import ByteArray, Chunk, FloatArray, Generator, LatentPath, Size
+from asha_ray.video.colour import rgb_to_yuv420
+from asha_ray.video.resize import fitted
+
+
+def padded_range(chunk: Chunk, batch_size: int) -> tuple[int, int]:
+    """The chunk's frames, widened to whole batches of the grid."""
+    start = chunk.start // batch_size * batch_size
+    stop = -(-chunk.stop // batch_size) * batch_size
+    return start, stop
+
+
+def chunk_latents(path: LatentPath, chunk: Chunk, batch_size: int) -> FloatArray:
+    """The latents `[whole batches, L]` that a chunk needs; past the track, its last is repeated."""
+    start, stop = padded_range(chunk, batch_size)
+    latents = path.latents(start, min(stop, path.num_frames))
+    return np.concatenate([latents, np.repeat(latents[-1:], stop - start - len(latents), axis=0)])
+
+
+def render_frames(
+    generator: Generator,
+    latents: FloatArray,
+    chunk: Chunk,
+    *,
+    batch_size: int,
+    size: Size,
+    fit: str,
+) -> Iterator[ByteArray]:
+    """A chunk's frames as 4:2:0 bytes.
+
+    Args:
+        generator: decodes.
+        latents: from `chunk_latents`.
+        chunk: which frames.
+        batch_size: frames decoded together.
+        size: width and height of the video, even.
+        fit: see `fitted`.
+
+    Yields:
+        `[frames, H * W * 3 / 2]` uint8, in order; all together exactly the chunk's frames.
+    """
+    first, _ = padded_range(chunk, batch_size)
+    for offset in range(0, len(latents), batch_size):
+        position = first + offset
+        with torch.inference_mode():
+            pictures = generator.decode(latents[offset : offset + batch_size])
+            frames = rgb_to_yuv420(fitted(pictures, size, fit)).cpu().numpy()
+        yield frames[max(0, chunk.start - position) : chunk.stop - position]
