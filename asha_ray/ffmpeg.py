@@ -8,6 +8,7 @@ other files, and a name such as `a:b.wav` is taken for a protocol. So every inpu
 import functools
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -101,10 +102,8 @@ class Program:
     def finish(self) -> int:
         """Close its input, wait for its end, and return its exit code."""
         if self._process.stdin:
-            try:
+            with suppress(BrokenPipeError):  # it has ended already; its exit code tells
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass  # it has ended already; its exit code tells
         return self._process.wait()
 
     def last_words(self) -> str:
@@ -120,10 +119,8 @@ class Program:
             self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
-                try:
+                with suppress(BrokenPipeError):  # unwritten bytes for a program that has ended
                     pipe.close()
-                except BrokenPipeError:
-                    pass  # unwritten bytes for a program that has ended
         self._process.wait()
         self._stderr.close()
 

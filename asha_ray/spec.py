@@ -157,6 +157,21 @@ class RenderSpec(_Frozen):
     run: RunSettings = RunSettings()
 
 
+class AnalyzeSettings(_Frozen):
+    """What `analyze` takes beside its paths."""
+
+    fps: Fps = "60"
+    features: FeatureSettings = FeatureSettings()
+    executor: Executor = "ray"
+
+
+class PathSettings(_Frozen):
+    """What `path` takes beside its paths."""
+
+    motion: MotionSettings = MotionSettings()
+    seed: Seed = 0
+
+
 class TrainRun(_Frozen):
     """Where training runs: workers are processes, each with a GPU where the cluster has them."""
 
@@ -198,28 +213,40 @@ class TrainSpec(_Frozen):
     run: TrainRun = TrainRun()
 
 
-RENDER_OPTIONS: Mapping[str, str] = {
-    **{name: name for name in ("audio", "model", "output", "start", "duration", "seed")},
-    "out": "output",
-    **{name: f"video.{name}" for name in ("size", "fit", "fps", "codec", "crf", "preset")},
-    **{
-        name: f"features.{name}"
-        for name in ("stems", "stem", "decay_time", "decay_rate", "decay_shape")
-    },
+_FEATURE_OPTIONS = {name: f"features.{name}" for name in FeatureSettings.model_fields}
+_MOTION_OPTIONS = {
     "motion": "motion.name",
     **{name: f"motion.{name}" for name in ("keyframes", "keyframe_gap", "min_factor")},
+}
+
+RENDER_OPTIONS: Mapping[str, str] = {
+    **{name: name for name in ("audio", "model", "start", "duration", "seed")},
+    "out": "output",
+    **{name: f"video.{name}" for name in VideoSettings.model_fields},
+    **_FEATURE_OPTIONS,
+    **_MOTION_OPTIONS,
     **{name: f"run.{name}" for name in ("executor", "workers", "work", "priority")},
     "chunk_seconds": "run.chunk_s",
 }
 """Flat option name -> field path of `RenderSpec`."""
 
 TRAIN_OPTIONS: Mapping[str, str] = {
-    **{name: name for name in TrainSpec.model_fields if name not in ("version", "kind", "run")},
+    **{
+        name: name
+        for name in TrainSpec.model_fields
+        if name not in ("version", "kind", "output", "run")
+    },
     "out": "output",
     "workers": "run.workers",
     "resume": "run.resume",
 }
 """Flat option name -> field path of `TrainSpec`."""
+
+ANALYZE_OPTIONS: Mapping[str, str] = {"fps": "fps", "executor": "executor", **_FEATURE_OPTIONS}
+"""Flat option name -> field path of `AnalyzeSettings`."""
+
+PATH_OPTIONS: Mapping[str, str] = {"seed": "seed", **_MOTION_OPTIONS}
+"""Flat option name -> field path of `PathSettings`."""
 
 _Spec = TypeVar("_Spec", bound=BaseModel)
 

@@ -194,7 +194,7 @@ class Numerics:
         dtype: `float32`, `bfloat16` or `float16`.
         channels_last: memory layout of the decoder.
         batch_size: frames decoded together; batches lie on a grid over the whole track.
-        threads: decoder threads (CPU).
+        threads: decoder threads (CPU); 0 leaves them as they are.
         torch_version: build of torch.
     """
 
@@ -202,8 +202,8 @@ class Numerics:
     dtype: str
     channels_last: bool
     batch_size: int
-    threads: int
-    torch_version: str
+    threads: int = 0
+    torch_version: str = ""
 
 
 @dataclass(frozen=True)

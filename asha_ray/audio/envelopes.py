@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from asha_ray.values import FloatArray, IndexArray
+from asha_ray.values import FloatArray, IndexArray, TimeArray
 
 REFERENCE_FPS = 60
 SILENCE_FLOOR = 0.005
@@ -38,9 +38,9 @@ def linear_decay(
     """
     step = 1 / (decay_time * float(fps))
 
-    def decay(strength: float, age: FloatArray) -> FloatArray:
+    def decay(strength: float, age: TimeArray) -> TimeArray:
         slope = step * strength if shape == "proportional" else step
-        return np.maximum(strength - slope * age, 0)
+        return np.asarray(np.maximum(strength - slope * age, 0))
 
     return _between_beats(onset_strength, beat_frames, decay)
 
@@ -66,7 +66,7 @@ def exponential_decay(
     """
     keep = (1 - decay_rate) ** float(REFERENCE_FPS / fps)
 
-    def decay(strength: float, age: FloatArray) -> FloatArray:
+    def decay(strength: float, age: TimeArray) -> TimeArray:
         values = strength * keep**age
         ended = np.concatenate([[False], values[:-1] < SILENCE_FLOOR])
         return np.where(ended, 0, values)
@@ -77,7 +77,7 @@ def exponential_decay(
 def _between_beats(
     onset_strength: FloatArray,
     beat_frames: IndexArray,
-    decay: Callable[[float, FloatArray], FloatArray],
+    decay: Callable[[float, TimeArray], TimeArray],
 ) -> FloatArray:
     envelope = np.zeros(len(onset_strength), np.float32)
     for start, stop in _spans(beat_frames, len(onset_strength)):

@@ -11,6 +11,8 @@ from fractions import Fraction
 
 import librosa
 import numpy as np
+from librosa.beat import beat_track
+from librosa.onset import onset_strength as measure_onsets
 from numpy.typing import NDArray
 
 from asha_ray.audio.envelopes import exponential_decay, linear_decay
@@ -91,9 +93,7 @@ def measure(clip: AudioClip) -> GridFeatures:
     # Zeros at the end change nothing (frames are centred on zero padding) but let the shortest
     # clip fill one window.
     samples = np.pad(samples, (0, max(0, N_FFT - len(samples))))
-    onset = librosa.onset.onset_strength(
-        y=samples, sr=SAMPLE_RATE, hop_length=HOP_LENGTH, aggregate=np.median
-    )
+    onset = measure_onsets(y=samples, sr=SAMPLE_RATE, hop_length=HOP_LENGTH, aggregate=np.median)
     tempo, beats = _track_beats(onset)
     beats = beats[beats < num_frames]
     return GridFeatures(
@@ -114,9 +114,7 @@ def _track_beats(onset: NDArray[np.floating]) -> tuple[float, IndexArray]:
     with warnings.catch_warnings():
         # A clip shorter than the tracker's window is fine; it merely has few beats.
         warnings.simplefilter("ignore", UserWarning)
-        tempo, beats = librosa.beat.beat_track(
-            onset_envelope=onset, sr=SAMPLE_RATE, hop_length=HOP_LENGTH
-        )
+        tempo, beats = beat_track(onset_envelope=onset, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)
     return float(np.atleast_1d(tempo)[0]), np.asarray(beats, np.int64)
 
 
@@ -157,7 +155,7 @@ def _resample(
         result[owned] = np.maximum.reduceat(curve, starts)
     else:
         result[owned] = np.add.reduceat(curve, starts) / np.diff([*starts, len(curve)])
-    return result.astype(np.float32)
+    return np.asarray(result, np.float32)
 
 
 def _nearest_frames(grid_frames: IndexArray, num_frames: int, fps: Fraction) -> IndexArray:

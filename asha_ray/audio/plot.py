@@ -1,5 +1,6 @@
 """A picture of what was heard: waveform, onset strength and beats, and the two decays."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,10 @@ def plot_features(clip: AudioClip, features: Features, path: Path, title: str = 
     summary = f"{features.tempo:.0f} BPM, {len(features.beat_frames)} beats"
     # A dollar sign would begin a formula, and underscores within one are subscripts.
     figure.suptitle(f"{title}   {summary}".replace("$", r"\$").strip(), color=INK, fontsize=12)
-    figure.savefig(path, format="png", dpi=110)
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; that is no one's mistake.
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(path, format="png", dpi=110)
 
 
 def _style(axes: Axes, title: str) -> None:

@@ -7,8 +7,8 @@ from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
 from asha_ray.farm.plan import cpu_threads
 from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob
-from asha_ray.values import Segment
 from asha_ray.vae.generator import pick_device
+from asha_ray.values import Segment
 from asha_ray.video.probe import VideoReport
 
 

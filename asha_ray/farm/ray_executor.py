@@ -11,18 +11,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
 from asha_ray.errors import FarmError
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
 from asha_ray.farm.plan import cpu_threads
 from asha_ray.farm.ray_runtime import num_devices, own_error, ray_cluster, require_cpu, result_of
 from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob
-from asha_ray.values import Segment
 from asha_ray.vae.generator import pick_device
+from asha_ray.values import Segment
 from asha_ray.video.probe import VideoReport
-
-import ray
-from ray.exceptions import RayActorError, RayTaskError
 
 POLL_S = 0.5
 MAX_LOSSES_PER_CHUNK = 5

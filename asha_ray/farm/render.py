@@ -132,9 +132,7 @@ def _render_chunks(
     found = {chunk.chunk_id: root.find_segment(chunk.chunk_id) for chunk in manifest.chunks}
     segments = {key: segment for key, segment in found.items() if segment is not None}
     num_reused = sum(chunk.chunk_id in segments for chunk in manifest.chunks)
-    missing = {
-        chunk.chunk_id: chunk for chunk in manifest.chunks if chunk.chunk_id not in segments
-    }
+    missing = {chunk.chunk_id: chunk for chunk in manifest.chunks if chunk.chunk_id not in segments}
 
     def tasks() -> Iterator[ChunkTask]:
         for chunk in missing.values():
@@ -142,9 +140,7 @@ def _render_chunks(
 
     if num_reused:
         progress.note(f"{num_reused} of {len(manifest.chunks)} chunks are there already")
-    progress.stage(
-        "rendering", sum(chunk.num_frames for chunk in missing.values()), "frames"
-    )
+    progress.stage("rendering", sum(chunk.num_frames for chunk in missing.values()), "frames")
     try:
         for segment in executor.render(job, tasks(), progress.advance):
             segments[segment.chunk_id] = segment

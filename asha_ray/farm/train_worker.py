@@ -232,7 +232,9 @@ class _Keeper:
         tensors = {f"model.{name}": value for name, value in self._vae.state_dict().items()}
         for index, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{part}": value for part, value in moments.items()}
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, folder / STATE)
+        save_file(
+            {name: value.cpu().contiguous() for name, value in tensors.items()}, folder / STATE
+        )
         numbers = {"epoch": self._state.epoch, "metrics": self._state.metrics}
         (folder / NUMBERS).write_text(json.dumps(numbers))
         strip = {str(epoch): row for epoch, row in self._state.strip}

@@ -57,9 +57,7 @@ class ChunkRenderer:
         self._work = WorkRoot(job.work)
         self._generator = load_generator(job.model, job.numerics)
 
-    def render(
-        self, task: ChunkTask, on_frames: Callable[[int], None] = lambda _: None
-    ) -> Segment:
+    def render(self, task: ChunkTask, on_frames: Callable[[int], None] = lambda _: None) -> Segment:
         """Render a chunk and commit its segment; `on_frames` hears of every few frames.
 
         Raises:

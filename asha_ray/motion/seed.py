@@ -45,7 +45,7 @@ class SeedPath:
     @property
     def latent_dim(self) -> int:
         """Latent dimensions L."""
-        return self.keyframes.shape[1]
+        return int(self.keyframes.shape[1])
 
     def latents(self, start: int, stop: int) -> FloatArray:
         """The latents `[stop - start, L]` float32 of frames `start` up to `stop`, exclusive."""
@@ -57,7 +57,7 @@ class SeedPath:
         travel = u * (self.envelope[start:stop].astype(np.float64) / self.min_factor + 1)
         here = self.keyframes[(self.first_keyframe + step) % len(self.keyframes)]
         there = self.keyframes[(self.first_keyframe + step + 1) % len(self.keyframes)]
-        return (here + (there - here) * travel[:, None]).astype(np.float32)
+        return np.asarray(here + (there - here) * travel[:, None], np.float32)
 
 
 def seed_path(

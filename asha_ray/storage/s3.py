@@ -39,7 +39,7 @@ class S3Storage:
         """The whole content."""
         bucket, key = _split(uri)
         with _explained("reading", uri):
-            return _client().get_object(Bucket=bucket, Key=key)["Body"].read()
+            return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
 
     def write(self, uri: str, data: bytes) -> None:
         """Replace the whole content."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from asha_ray.errors import ModelError
-from asha_ray.values import Size
 from asha_ray.vae import seed, studio
+from asha_ray.values import Size
 
 MAX_LAYERS = 16
 
@@ -37,11 +37,14 @@ class Architecture:
     decoder_filters: tuple[int, ...]
 
 
+AnyDecoder = seed.SeedDecoder | studio.StudioDecoder
+
+
 class Preset(NamedTuple):
     """How a preset builds its two halves, and its usual filters."""
 
     encoder: Callable[[Size, int, tuple[int, ...]], nn.Module]
-    decoder: Callable[[Size, int, tuple[int, ...]], nn.Module]
+    decoder: Callable[[Size, int, tuple[int, ...]], AnyDecoder]
     encoder_filters: tuple[int, ...]
     decoder_filters: tuple[int, ...]
 
@@ -70,8 +73,8 @@ class Vae(nn.Module):
         preset = PRESETS[architecture.name]
         self.architecture = architecture
         size, latent_dim = architecture.image_size, architecture.latent_dim
-        self.encoder = preset.encoder(size, latent_dim, architecture.encoder_filters)
-        self.decoder = preset.decoder(size, latent_dim, architecture.decoder_filters)
+        self.encoder: nn.Module = preset.encoder(size, latent_dim, architecture.encoder_filters)
+        self.decoder: AnyDecoder = preset.decoder(size, latent_dim, architecture.decoder_filters)
 
     def forward(self, images: Tensor, noise: Tensor) -> Reconstruction:
         """Encode, sample `z = z_mean + exp(z_log_var / 2) * noise`, and decode to logits."""

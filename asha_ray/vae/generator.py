@@ -1,5 +1,7 @@
 """A trained VAE as a generator: latents in, pictures out, and pictures in, latents out."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -30,17 +32,15 @@ def pick_device(wanted: str = "auto") -> str:
 # Kind of device -> how a decoder computes there. Batches are small on CPU, where a batch's maps
 # should stay in cache, and large on GPU, where they should fill it.
 TABLE = {
-    "cpu": {"dtype": "float32", "channels_last": True, "batch_size": 4},
-    "cuda": {"dtype": "float32", "channels_last": True, "batch_size": 32},
-    "mps": {"dtype": "float32", "channels_last": False, "batch_size": 8},
+    "cpu": Numerics("cpu", "float32", channels_last=True, batch_size=4),
+    "cuda": Numerics("cuda", "float32", channels_last=True, batch_size=32),
+    "mps": Numerics("mps", "float32", channels_last=False, batch_size=8),
 }
 
 
 def numerics_for(device: str, threads: int) -> Numerics:
     """How a decoder computes on a kind of device, from the table."""
-    return Numerics(
-        device=device, threads=threads, torch_version=torch.__version__, **TABLE[device]
-    )
+    return replace(TABLE[device], threads=threads, torch_version=torch.__version__)
 
 
 def load_vae(files: ModelFiles) -> Vae:
@@ -66,9 +66,8 @@ class VaeGenerator:
         self._architecture = files.architecture
         vae = load_vae(files)
         layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
-        self._decoder = vae.decoder.to(
-            numerics.device, DTYPES[numerics.dtype], memory_format=layout
-        )
+        self._decoder = vae.decoder.to(numerics.device, DTYPES[numerics.dtype])
+        self._decoder.to(memory_format=layout)  # type: ignore[call-overload]
         self._encoder = vae.encoder
 
     @property

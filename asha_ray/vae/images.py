@@ -106,8 +106,8 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     highest = float(values.max(initial=0))
     # 16-bit files arrive as I;16 or I; floats mean 0..1 or 0..255.
     if image.mode == "F":
-        scale = 255 if highest <= 1 else 1
+        scale = 255.0 if highest <= 1 else 1.0
     else:
-        scale = 1 / 257 if image.mode != "I" or highest > 255 else 1
+        scale = 1 / 257 if image.mode != "I" or highest > 255 else 1.0
     grey = np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")

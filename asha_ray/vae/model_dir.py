@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from asha_ray.errors import ModelError
-from asha_ray.values import FloatArray
 from asha_ray.vae.architecture import Architecture, Vae, build_empty, from_json, to_json
+from asha_ray.values import FloatArray
 
 VERSION = 1
 CONFIG, WEIGHTS, KEYFRAMES = "config.json", "model.safetensors", "keyframes.npy"
@@ -145,7 +145,7 @@ def read_keyframes(path: Path, latent_dim: int, what: str) -> FloatArray:
 
 def _read_weights(path: Path, architecture: Architecture, what: str) -> dict[str, torch.Tensor]:
     try:
-        state = load_file(path)
+        state: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
             f"reading model {what}: {path.name} is damaged ({error}); copy or train it again"

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from asha_ray import ffmpeg
 from asha_ray.errors import EncodeError
 from asha_ray.values import ByteArray, EncoderSettings, Size
@@ -81,7 +83,7 @@ class _Feeder:
             if self.broken:
                 continue  # keep emptying the queue: whoever fills it must not block for ever
             try:
-                view = memoryview(batch).cast("B")
+                view = np.ascontiguousarray(batch).data.cast("B")
                 while view:
                     view = view[self._program.stdin.write(view) :]
             except OSError:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def _watch(path: Path) -> Pictures:
     count = 0
     for luma in luma_frames(path):
         now = luma.astype(np.int16)
-        seen.add(zlib.crc32(np.ascontiguousarray(luma)))
+        seen.add(zlib.crc32(np.ascontiguousarray(luma).data))
         if before is not None:
             differences.append(float(np.abs(now - before).mean()))
         before = now
@@ -187,7 +188,7 @@ def _read_times(container: Any) -> tuple[list[Fraction], tuple[Fraction, Fractio
 
 
 def _steps(times: list[Fraction], nominal: Fraction) -> tuple[dict[Fraction, int], Fraction]:
-    steps = Counter(after - before for before, after in zip(times, times[1:], strict=False))
+    steps = Counter(after - before for before, after in pairwise(times))
     frame = steps.most_common(1)[0][0] if steps else 1 / nominal
     if frame <= 0:
         raise VideoError("inspecting: its frames share one timestamp")

@@ -1,5 +1,6 @@
 """The sound of a video: encoded once for the whole track, from the samples that were analysed."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,12 @@ def encode_audio(pcm: PcmStream, path: Path) -> None:
         *("-map_metadata", "-1", "-f", "mp4", "-y", ffmpeg.file_url(path)),
     ]
     with ffmpeg.Program(arguments, stdin=True) as program:
-        try:
+        # A broken pipe means that ffmpeg has ended; its exit code and last words tell why.
+        with suppress(OSError):
             for block in pcm.blocks:
-                view = memoryview(np.ascontiguousarray(block, "<f4")).cast("B")
+                view = np.ascontiguousarray(block, "<f4").data.cast("B")
                 while view:
                     view = view[program.stdin.write(view) :]
-        except OSError:
-            pass  # ffmpeg has ended; its exit code and last words tell why
         exit_code = program.finish()
         if exit_code != 0:
             raise EncodeError(

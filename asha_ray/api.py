@@ -1,0 +1,245 @@
+"""The public functions: what the command line can do, with the same settings as keywords.
+
+Keyword settings are the command line's options with underscores (`keyframe_gap=0.5`); all of them
+are listed in `asha_ray.spec.RENDER_OPTIONS` and `TRAIN_OPTIONS`.
+"""
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+from asha_ray.errors import SpecError
+from asha_ray.progress import Progress
+from asha_ray.spec import (
+    ANALYZE_OPTIONS,
+    PATH_OPTIONS,
+    RENDER_OPTIONS,
+    TRAIN_OPTIONS,
+    AnalyzeSettings,
+    PathSettings,
+    RenderSpec,
+    TrainSpec,
+    build,
+    parse_yaml,
+    with_options,
+)
+from asha_ray.values import Features, FloatArray
+
+if TYPE_CHECKING:
+    from asha_ray.farm.demo import DemoResult
+    from asha_ray.farm.doctor import Finding
+    from asha_ray.farm.inspect import Inspection
+    from asha_ray.farm.models import Model
+    from asha_ray.farm.render import RenderResult
+    from asha_ray.farm.sample import SampleResult
+    from asha_ray.farm.train import TrainResult
+
+StrPath = str | PathLike[str]
+
+
+def train(
+    images: StrPath | TrainSpec,
+    *,
+    out: StrPath | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> "TrainResult":
+    """Train a model on a folder of images.
+
+    Args:
+        images: a folder, local or `s3://`; or a whole `TrainSpec`.
+        out: the model directory.
+        progress: hears how far it is.
+        **options: see `TRAIN_OPTIONS`.
+
+    Raises:
+        AshaError: one of its kinds.
+    """
+    from asha_ray.farm.train import train as run
+
+    if isinstance(images, TrainSpec):
+        spec = images
+    else:
+        given = {"images": fspath(images), "out": _text(out), **options}
+        spec = build(TrainSpec, with_options({}, given, TRAIN_OPTIONS))
+    return run(spec, progress)
+
+
+def sample(
+    *,
+    model: StrPath,
+    out: StrPath,
+    source: str = "prior",
+    count: int = 24,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> "SampleResult":
+    """Draw novel pictures and a contact sheet of them.
+
+    Args:
+        model: a model directory, local or `s3://`.
+        out: a folder for the pictures and `sheet.png`.
+        source: `prior` or `keyframes` (the command line's `--from`).
+        count: how many.
+        seed: which.
+        progress: hears of each picture.
+
+    Raises:
+        AshaError: one of its kinds.
+    """
+    from asha_ray.farm.sample import sample as run
+
+    return run(fspath(model), fspath(out), source=source, count=count, seed=seed, progress=progress)
+
+
+def analyze(
+    audio: StrPath,
+    *,
+    out: StrPath | None = None,
+    plot: StrPath | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Features:
+    """Onset strength, beats, levels and decay envelopes of a track, frame by frame.
+
+    Args:
+        audio: a sound file, local or `s3://`.
+        out: a features file to write (`.npz`).
+        plot: a picture to draw (`.png`).
+        progress: hears how far it is.
+        **options: `fps`, `stems`, `executor`, `decay_time`, `decay_rate`, `decay_shape`.
+
+    Raises:
+        AshaError: one of its kinds.
+    """
+    from asha_ray.farm.features import analyze as run
+
+    settings = build(AnalyzeSettings, with_options({}, options, ANALYZE_OPTIONS))
+    return run(
+        fspath(audio),
+        _text(out),
+        _text(plot),
+        settings.fps,
+        settings.features,
+        settings.executor,
+        progress,
+    )
+
+
+def path(
+    features: StrPath | Features,
+    *,
+    model: StrPath,
+    out: StrPath | None = None,
+    **options: Any,
+) -> FloatArray:
+    """The latents `[n, L]` float32 that a render of these features would decode.
+
+    Args:
+        features: a features file, local or `s3://`, or what `analyze` returned.
+        model: a model directory.
+        out: an array file to write (`.npy`).
+        **options: `motion`, `keyframes`, `keyframe_gap`, `min_factor`, `seed`.
+
+    Raises:
+        AshaError: one of its kinds.
+    """
+    from asha_ray.farm.features import path as run
+
+    settings = build(PathSettings, with_options({}, options, PATH_OPTIONS))
+    given = features if isinstance(features, Features) else fspath(features)
+    return run(given, fspath(model), _text(out), settings.motion, settings.seed)
+
+
+def render(
+    audio: StrPath | RenderSpec | None = None,
+    *,
+    model: StrPath | None = None,
+    out: StrPath | None = None,
+    config: StrPath | Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> "RenderResult":
+    """Render a video.
+
+    Args:
+        audio: a sound file, local or `s3://`; or a whole `RenderSpec`.
+        model: a model directory.
+        out: the video.
+        config: a spec file, or its content; other arguments override it.
+        progress: hears how far it is.
+        **options: see `RENDER_OPTIONS`.
+
+    Raises:
+        AshaError: one of its kinds.
+    """
+    from asha_ray.farm.render import render as run
+
+    if isinstance(audio, RenderSpec):
+        return run(audio, progress)
+    given = {"audio": _text(audio), "model": _text(model), "out": _text(out), **options}
+    spec = build(RenderSpec, with_options(_read_config(config), given, RENDER_OPTIONS))
+    return run(spec, progress)
+
+
+def inspect(video: StrPath, *, decode: bool = True) -> "Inspection":
+    """Measure a finished video and compare it with the record beside it.
+
+    Args:
+        video: local or `s3://`.
+        decode: whether to decode every frame.
+
+    Raises:
+        VideoError: if it is no video.
+    """
+    from asha_ray.farm.inspect import inspect as run
+
+    return run(fspath(video), decode=decode)
+
+
+def load_model(uri: StrPath) -> "Model":
+    """Load a model directory, local or `s3://`, on the best device of this machine.
+
+    Raises:
+        ModelError: if it is missing, damaged or newer than this version.
+    """
+    from asha_ray.farm.models import load_model as run
+
+    return run(fspath(uri))
+
+
+def demo(out: StrPath = "demo", progress: Progress | None = None) -> "DemoResult":
+    """Make art and music, train a small model on it, render, and inspect the video.
+
+    Raises:
+        AshaError: one of its kinds.
+    """
+    from asha_ray.farm.demo import demo as run
+
+    return run(fspath(out), progress)
+
+
+def doctor() -> "list[Finding]":
+    """What this machine has, and what it lacks."""
+    from asha_ray.farm.doctor import examine
+
+    return examine()
+
+
+def _text(path: StrPath | None) -> str | None:
+    return None if path is None else fspath(path)
+
+
+def _read_config(config: StrPath | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if config is None:
+        return {}
+    if isinstance(config, Mapping):
+        return config
+    from asha_ray.storage import storage_of
+
+    uri = fspath(config)
+    try:
+        text = storage_of(uri).read(uri).decode()
+    except UnicodeDecodeError as error:
+        raise SpecError(f"reading spec {uri}: it is no text file; write it as YAML") from error
+    return parse_yaml(text, uri)

@@ -1,0 +1,1 @@
+"""The `asha-ray` command. The only room that knows Typer."""

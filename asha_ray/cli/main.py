@@ -1,0 +1,399 @@
+"""The commands: they read options, call `asha_ray.api`, and tell a person what came of it."""
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+import asha_ray
+from asha_ray.cli import options
+from asha_ray.cli.progress import ConsoleProgress
+from asha_ray.errors import AshaError
+
+INTERRUPTED = 130
+DEBUG = "--debug"
+
+app = typer.Typer(
+    help="Turn music into audio-reactive video with a model that learned an artist's images. "
+    "Every path may be local or s3://.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:]
+    debug = DEBUG in arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app([item for item in arguments if item != DEBUG], standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        code = _explain(error)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _say("interrupted; the same command goes on from what is finished")
+        code = INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, AshaError):
+        _say(str(error))
+        return error.exit_code
+    if hasattr(error, "exit_code"):  # click's own: wrong usage, or a wish to exit or abort
+        if hasattr(error, "show"):
+            error.show()
+        elif type(error).__name__ == "Abort":
+            return INTERRUPTED
+        return int(error.exit_code)
+    if type(error).__name__ == "Abort":
+        return INTERRUPTED
+    reason = " ".join(str(error).split())[:300]
+    _say(f"unexpected {type(error).__name__}: {reason}; run it again with {DEBUG} and report it")
+    return 1
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"asha-ray: {message}\n")
+
+
+def _answer(document: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(document, default=_plain, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(f"{text}\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return str(value)
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"asha-ray {asha_ray.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show a traceback of any error.")] = False,
+) -> None:
+    """Every command says more with --help."""
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option("--out", help="Where everything goes.")] = "demo",
+    as_json: options.Json = False,
+) -> None:
+    """Make art and music, train a small model, render: the whole flow, nothing downloaded."""
+    progress = ConsoleProgress()
+    result = asha_ray.demo(out, progress)
+    progress.finish()
+    _answer(
+        {**asdict(result.render), "images": result.images, "model": result.model},
+        result.render.output,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def train(
+    images: Annotated[str, typer.Argument(help="A folder of images.")],
+    out: Annotated[str, typer.Option("--out", help="The model directory.")],
+    preset: Annotated[
+        Literal["seed", "studio"] | None,
+        typer.Option(help="The article's architecture, or a residual one. [default: seed]"),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="448 is square, or 1920x1080. [default: 448]")
+    ] = None,
+    fit: Annotated[
+        Literal["crop", "pad", "stretch"] | None,
+        typer.Option(help="How images are brought to that size. [default: crop]"),
+    ] = None,
+    latent: Annotated[int | None, typer.Option(help="Latent dimensions. [default: 200]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="0 writes an initialised model. [default: 100]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a step, for each worker. [default: 16]")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="[default: 0.001]")] = None,
+    kl_weight: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
+    encoder_filters: Annotated[
+        str | None, typer.Option(help="Such as 32,64,128,256. [default: the preset's]")
+    ] = None,
+    decoder_filters: Annotated[
+        str | None, typer.Option(help="Such as 256,128,64,32,16. [default: the preset's]")
+    ] = None,
+    keyframes_from: Annotated[
+        Literal["mean", "sample"] | None, typer.Option(help="[default: mean]")
+    ] = None,
+    seed: options.Seed = None,
+    workers: Annotated[int | None, typer.Option(help="Ray Train workers. [default: 1]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a model on a folder of images, with Ray Train."""
+    progress = ConsoleProgress()
+    result = asha_ray.train(
+        images,
+        out=out,
+        progress=progress,
+        preset=preset,
+        size=size,
+        fit=fit,
+        latent=latent,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        kl_weight=kl_weight,
+        encoder_filters=encoder_filters,
+        decoder_filters=decoder_filters,
+        keyframes_from=keyframes_from,
+        seed=seed,
+        workers=workers,
+        resume=resume,
+    )
+    progress.finish()
+    training = result.training
+    _answer(
+        asdict(result),
+        f"{result.output}: {result.images} images, {result.epochs} epochs, reconstructions at "
+        f"{training['reconstruction_psnr_db']} dB (the mean image: "
+        f"{training['mean_image_psnr_db']} dB)",
+        as_json=as_json,
+    )
+
+
+@app.command()
+def sample(
+    model: options.ModelUri,
+    out: Annotated[str, typer.Option("--out", help="A folder.")],
+    source: Annotated[
+        Literal["prior", "keyframes"], typer.Option("--from", help="What to draw from.")
+    ] = "prior",
+    count: Annotated[int, typer.Option(help="How many pictures.")] = 24,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+) -> None:
+    """Draw novel images, and a contact sheet of them."""
+    progress = ConsoleProgress()
+    result = asha_ray.sample(
+        model=model, out=out, source=source, count=count, seed=seed or 0, progress=progress
+    )
+    progress.finish()
+    _answer(asdict(result), result.sheet, as_json=as_json)
+
+
+@app.command()
+def analyze(
+    audio: Annotated[str, typer.Argument(help="A sound file.")],
+    out: Annotated[str, typer.Option("--out", help="The features file (.npz).")],
+    plot: Annotated[str | None, typer.Option(help="A picture of them (.png).")] = None,
+    fps: options.Fps = None,
+    stems: options.Stems = None,
+    decay_time: options.DecayTime = None,
+    decay_rate: options.DecayRate = None,
+    decay_shape: options.DecayShape = None,
+    executor: options.ExecutorName = None,
+    as_json: options.Json = False,
+) -> None:
+    """Onset strength, beats, levels and decay envelopes of a track."""
+    progress = ConsoleProgress()
+    features = asha_ray.analyze(
+        audio,
+        out=out,
+        plot=plot,
+        progress=progress,
+        fps=fps,
+        stems=stems,
+        decay_time=decay_time,
+        decay_rate=decay_rate,
+        decay_shape=decay_shape,
+        executor=executor,
+    )
+    progress.finish()
+    summary = {
+        "output": out,
+        "plot": plot,
+        "frames": features.num_frames,
+        "fps": features.fps,
+        "duration_s": features.duration_s,
+        "beats": len(features.beat_frames),
+        "tempo": round(features.tempo, 3),
+    }
+    text = (
+        f"{out}: {features.num_frames} frames, {summary['beats']} beats, {features.tempo:.0f} BPM"
+    )
+    _answer(summary, text, as_json=as_json)
+
+
+@app.command()
+def path(
+    features: Annotated[str, typer.Argument(help="A features file (.npz).")],
+    model: options.ModelUri,
+    out: Annotated[str, typer.Option("--out", help="The latents (.npy).")],
+    motion: options.Motion = None,
+    keyframes: options.Keyframes = None,
+    keyframe_gap: options.KeyframeGap = None,
+    min_factor: options.MinFactor = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+) -> None:
+    """The latents that a render of these features would decode."""
+    latents = asha_ray.path(
+        features,
+        model=model,
+        out=out,
+        motion=motion,
+        keyframes=keyframes,
+        keyframe_gap=keyframe_gap,
+        min_factor=min_factor,
+        seed=seed,
+    )
+    num_frames, latent_dim = latents.shape
+    _answer(
+        {"output": out, "frames": num_frames, "latent": latent_dim},
+        f"{out}: {num_frames} frames of {latent_dim} latents",
+        as_json=as_json,
+    )
+
+
+@app.command()
+def render(
+    audio: Annotated[str | None, typer.Argument(help="A sound file.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model directory.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="The video (.mp4).")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="A spec file (YAML); other options override it.")
+    ] = None,
+    work: Annotated[
+        str | None, typer.Option(help="Where segments are kept. [default: .asha beside the output]")
+    ] = None,
+    fps: options.Fps = None,
+    size: Annotated[str | None, typer.Option(help="1920x1080 … [default: the model's own]")] = None,
+    fit: Annotated[
+        Literal["crop", "pad", "stretch"] | None,
+        typer.Option(help="How pictures are brought to that size. [default: crop]"),
+    ] = None,
+    motion: options.Motion = None,
+    keyframes: options.Keyframes = None,
+    keyframe_gap: options.KeyframeGap = None,
+    min_factor: options.MinFactor = None,
+    stems: options.Stems = None,
+    stem: Annotated[
+        str | None, typer.Option(help="What drives the motion: mix. [default: mix]")
+    ] = None,
+    decay_time: options.DecayTime = None,
+    decay_rate: options.DecayRate = None,
+    decay_shape: options.DecayShape = None,
+    seed: options.Seed = None,
+    start: Annotated[float | None, typer.Option(help="Begin at this second. [default: 0]")] = None,
+    duration: Annotated[
+        float | None, typer.Option(help="Seconds. [default: to the end of the track]")
+    ] = None,
+    chunk_seconds: Annotated[
+        float | None, typer.Option(help="Length of the pieces of work. [default: 10]")
+    ] = None,
+    codec: Annotated[
+        Literal["libx264", "libx265"] | None, typer.Option(help="[default: libx264]")
+    ] = None,
+    crf: Annotated[
+        int | None, typer.Option(help="Quality: less is better, 0 is lossless. [default: 18]")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Speed of the encoder. [default: veryfast]")
+    ] = None,
+    executor: options.ExecutorName = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Decoders on Ray. [default: what the cluster holds]")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Render a video: a track, a model, and how they meet."""
+    progress = ConsoleProgress()
+    result = asha_ray.render(
+        audio,
+        model=model,
+        out=out,
+        config=config,
+        progress=progress,
+        work=work,
+        fps=fps,
+        size=size,
+        fit=fit,
+        motion=motion,
+        keyframes=keyframes,
+        keyframe_gap=keyframe_gap,
+        min_factor=min_factor,
+        stems=stems,
+        stem=stem,
+        decay_time=decay_time,
+        decay_rate=decay_rate,
+        decay_shape=decay_shape,
+        seed=seed,
+        start=start,
+        duration=duration,
+        chunk_seconds=chunk_seconds,
+        codec=codec,
+        crf=crf,
+        preset=preset,
+        executor=executor,
+        workers=workers,
+    )
+    progress.finish()
+    _answer(asdict(result), result.output, as_json=as_json)
+
+
+@app.command()
+def inspect(
+    video: Annotated[str, typer.Argument(help="A finished video.")],
+    decode: Annotated[
+        bool, typer.Option("--decode/--no-decode", help="Decode and compare every frame.")
+    ] = True,
+    as_json: options.Json = False,
+) -> None:
+    """Check a finished video; exits with 1 when something is off."""
+    from asha_ray.cli.report import inspection_document, inspection_text
+
+    result = asha_ray.inspect(video, decode=decode)
+    _answer(inspection_document(video, result), inspection_text(video, result), as_json=as_json)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: options.Json = False) -> None:
+    """What this machine has, and what it lacks; exits with 1 when something must be mended."""
+    findings = asha_ray.doctor()
+    width = max(len(finding.name) for finding in findings)
+    lines = [
+        f"{finding.name:<{width}}  {finding.value}"
+        + (f"\n{'':<{width}}  -> {finding.remedy}" if finding.remedy else "")
+        for finding in findings
+    ]
+    document = {"findings": [asdict(finding) for finding in findings]}
+    _answer(document, "\n".join(lines), as_json=as_json)
+    if any(finding.remedy for finding in findings):
+        raise typer.Exit(1)

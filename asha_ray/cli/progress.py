@@ -1,0 +1,105 @@
+"""Progress for people, on stderr: a line that redraws itself, or a few quiet lines in a log."""
+
+import sys
+import time
+from typing import TextIO
+
+REDRAW_S = 0.2
+LOG_EVERY_S = 20.0
+BAR_WIDTH = 24
+
+
+class ConsoleProgress:
+    """A `Progress` that draws.
+
+    Args:
+        stream: where to.
+        quiet: say nothing but notes.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty() and not quiet
+        self._quiet = quiet
+        self._name, self._unit, self._detail = "", "", ""
+        self._total: int | None = None
+        self._done = 0
+        self._started = self._drawn = 0.0
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
+        """Begin a stage; the one before has ended."""
+        self.finish()
+        self._name, self._total, self._unit, self._detail = name, total, unit, ""
+        self._done = 0
+        self._started = self._drawn = time.monotonic()
+        if self._quiet:
+            return
+        if self._live:
+            self._draw()
+        else:
+            amount = f" {total} {unit}" if total else ""
+            self._line(f"{name}{amount}")
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        """`count` more units are done."""
+        self._done += count
+        self._detail = detail or self._detail
+        now = time.monotonic()
+        if self._quiet or now - self._drawn < (REDRAW_S if self._live else LOG_EVERY_S):
+            return
+        self._drawn = now
+        if self._live:
+            self._draw()
+        else:
+            self._line(self._text())
+
+    def note(self, message: str) -> None:
+        """Say something once."""
+        if self._live:
+            self._stream.write("\r\x1b[K")
+        self._line(message)
+
+    def finish(self) -> None:
+        """End the current stage."""
+        if not self._name or self._quiet:
+            return
+        if self._live:
+            self._stream.write("\r\x1b[K")
+            self._line(self._text())
+        elif self._total:
+            self._line(self._text())
+        self._name = ""
+
+    def _text(self) -> str:
+        elapsed = max(time.monotonic() - self._started, 1e-6)
+        parts = [self._name]
+        if self._total:
+            parts.append(f"{self._done}/{self._total} {self._unit}")
+            if self._done:
+                parts.append(f"{self._done / elapsed:.1f} {self._unit}/s")
+            if self._detail:
+                parts.append(self._detail)
+            if 0 < self._done < self._total:
+                left = (self._total - self._done) * elapsed / self._done
+                parts.append(f"{_clock(left)} left")
+        if elapsed >= 1:
+            parts.append(_clock(elapsed))
+        return "  ".join(parts)
+
+    def _draw(self) -> None:
+        bar = ""
+        if self._total:
+            filled = min(BAR_WIDTH, BAR_WIDTH * self._done // self._total)
+            bar = f"[{'=' * filled}{' ' * (BAR_WIDTH - filled)}] "
+        self._stream.write(f"\r\x1b[K{bar}{self._text()}")
+        self._stream.flush()
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
