@@ -157,7 +157,13 @@ def _train_on_ray(
     with _relayed(board, progress):
         result = _fit(trainer)
     with result.checkpoint.as_directory() as folder:
-        _publish(Path(folder) / MODEL, spec.output)
+        trained = Path(folder) / MODEL
+        if not trained.is_dir():
+            raise SpecError(
+                f"resuming {spec.output}: the earlier run went past {spec.epochs} epochs already; "
+                "give more --epochs"
+            )
+        _publish(trained, spec.output)
     return num_images
 
 

@@ -70,9 +70,9 @@ def train_loop(config: dict[str, TrainJob]) -> None:
     context = train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
     images = ImageShards(ray.get(list(job.shards)))
-    device = get_device()
+    device = _device(num_workers)
     vae, optimizer, state = _start(spec, device)
-    model = prepare_model(vae)
+    model = prepare_model(vae, move_to_device=False)
     keeper = _Keeper(job, vae, optimizer, state, images, device) if rank == 0 else None
 
     for epoch in range(state.epoch, spec.epochs):
@@ -89,6 +89,14 @@ def train_loop(config: dict[str, TrainJob]) -> None:
             train.report(metrics)
         else:
             keeper.end_epoch(metrics)
+
+
+def _device(num_workers: int) -> torch.device:
+    """The GPU that Ray gave this worker; Ray knows none of Apple's, which one worker may take."""
+    device: torch.device = get_device()
+    if device.type == "cpu" and num_workers == 1 and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return device
 
 
 def _train_epoch(
