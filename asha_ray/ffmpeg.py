@@ -111,7 +111,11 @@ class Program:
         size = self._stderr.seek(0, 2)
         self._stderr.seek(max(0, size - TAIL_BYTES))
         lines = self._stderr.read().decode(errors="replace").split("\n")
-        return "; ".join(line.strip() for line in lines if line.strip())[-600:] or "it said nothing"
+        words = "; ".join(line.strip() for line in lines if line.strip())
+        if len(words) > 600:
+            # It names the cause first and its consequences at length.
+            words = f"{words[:250]} … {words[-340:]}"
+        return words or "it said nothing"
 
     def close(self) -> None:
         """End it if it still runs, and free what it held. May be called twice."""

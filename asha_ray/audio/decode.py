@@ -124,7 +124,7 @@ def _check_format(path: Path, stream: PcmStream) -> None:
 
 
 def _stream_soundfile(path: Path) -> PcmStream:
-    file = soundfile.SoundFile(str(path))
+    file = soundfile.SoundFile(str(path.absolute()))
 
     def blocks() -> Iterator[FloatArray]:
         num_read = 0
@@ -135,7 +135,9 @@ def _stream_soundfile(path: Path) -> PcmStream:
                 except soundfile.LibsndfileError:
                     break
                 if not len(block):
-                    return
+                    if num_read >= file.frames:
+                        return
+                    break  # it stopped early without a word
                 num_read += len(block)
                 yield block
         # libsndfile gave up inside a damaged file; ffmpeg steps over damage and goes on.

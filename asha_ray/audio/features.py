@@ -61,13 +61,13 @@ def analyze_clip(
     grid = measure(clip)
     num_frames = num_frames_of(clip.duration_s, fps)
     onset_strength = _resample(grid.onset_strength, num_frames, fps, keep_peaks=True)
-    beat_frames = _nearest_frames(grid.beat_frames, num_frames, fps)
+    beat_frames, kept = _nearest_frames(grid.beat_frames, num_frames, fps)
     return Features(
         fps=fps,
         duration_s=float(clip.duration_s),
         onset_strength=onset_strength,
         beat_frames=beat_frames,
-        beat_times=grid.beat_frames / GRID_FPS,
+        beat_times=grid.beat_frames[kept] / GRID_FPS,
         tempo=grid.tempo,
         decay_linear=linear_decay(
             onset_strength, beat_frames, fps, decay_time=decay_time, shape=decay_shape
@@ -158,8 +158,12 @@ def _resample(
     return np.asarray(result, np.float32)
 
 
-def _nearest_frames(grid_frames: IndexArray, num_frames: int, fps: Fraction) -> IndexArray:
-    return np.unique(np.minimum(_frame_of_grid(grid_frames, fps), num_frames - 1))
+def _nearest_frames(
+    grid_frames: IndexArray, num_frames: int, fps: Fraction
+) -> tuple[IndexArray, IndexArray]:
+    """The video frames of beats, and which beats they are: of several in one frame the first."""
+    nearest = np.minimum(_frame_of_grid(grid_frames, fps), num_frames - 1)
+    return np.unique(nearest, return_index=True)
 
 
 def _frame_of_grid(grid_frames: IndexArray, fps: Fraction) -> IndexArray:
