@@ -7,6 +7,7 @@ AshaError                      base; the command line prints it without a traceb
 │   ├── ImageError             an image or a folder of images cannot be used
 │   ├── ModelError             a model directory is missing, damaged or too new
 │   ├── FeaturesError          a features file is missing, damaged or too new
+│   ├── StemsError             a track cannot be separated: no model, a bad one, no environment
 │   └── VideoError             a video file cannot be read
 ├── StorageError               a path could not be read or written
 │   └── NotFoundError          nothing exists there (exit code 2)
@@ -53,6 +54,10 @@ class ModelError(InputError):
 
 class FeaturesError(InputError):
     """A features file is missing, damaged or written by a newer version."""
+
+
+class StemsError(InputError):
+    """A track cannot be separated: its model is missing or damaged, or its environment is."""
 
 
 class VideoError(InputError):

@@ -1,0 +1,1 @@
+"""Stems: one track taken apart into its instruments, block by block."""
