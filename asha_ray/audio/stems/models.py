@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
@@ -164,7 +165,11 @@ def _check_names_model(path: Path) -> None:
 
 def _open(url: str) -> IO[bytes]:
     request = urllib.request.Request(url, headers={"User-Agent": "asha-ray"})  # noqa: S310
-    response: IO[bytes] = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
+    try:
+        response: IO[bytes] = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise StemsError(f"{url} answers {error}") from error
     return response
 
 

@@ -101,8 +101,7 @@ class SpleeterSeparator:
         num_out = 0
         carry = torch.zeros(OVERLAP, 2 * len(self.stems), device=self._device)
         for part in _segments(counter.counted(blocks), lead, ahead):
-            sound = self._separate_segment(torch.from_numpy(part).to(self._device))
-            sound[:OVERLAP] += carry
+            sound = self._separate_segment(torch.from_numpy(part).to(self._device), carry)
             carry = sound[SEGMENT:]
             ready = functional.pad(sound[ahead:SEGMENT], (0, 0, lead, 0))
             ready = ready[: counter.num_samples - num_out]
@@ -114,18 +113,27 @@ class SpleeterSeparator:
             yield np.zeros((counter.num_samples - num_out, carry.shape[1]), np.float32)
 
     @torch.no_grad()
-    def _separate_segment(self, sound: torch.Tensor) -> torch.Tensor:
-        """`[SEGMENT + OVERLAP, 2]` -> `[SEGMENT + OVERLAP, 2 * stems]`, frames overlap-added."""
+    def _separate_segment(self, sound: torch.Tensor, carry: torch.Tensor) -> torch.Tensor:
+        """Stems of a segment, its frames added onto what the one before left.
+
+        Args:
+            sound: `[SEGMENT + OVERLAP, 2]`.
+            carry: `[OVERLAP, 2 * stems]`.
+
+        Returns:
+            `[SEGMENT + OVERLAP, 2 * stems]`.
+        """
         with _full_precision():
             frames = sound.T.unfold(1, FRAME_LENGTH, HOP_LENGTH) * self._window
             spectrum = torch.fft.rfft(frames)  # [2, t, f]
             masks = self._model(spectrum[None, :, :, :NUM_BINS].abs())[:, 0]
             synthesis = self._window * WINDOW_COMPENSATION
             columns = []
-            for mask in masks:
+            for index, mask in enumerate(masks):
+                before = carry[:, 2 * index : 2 * index + 2].T
                 masked = torch.zeros_like(spectrum)
                 masked[..., :NUM_BINS] = spectrum[..., :NUM_BINS] * mask
-                columns.append(_overlap_add(torch.fft.irfft(masked) * synthesis))
+                columns.append(_overlap_add(torch.fft.irfft(masked) * synthesis, before))
             return torch.cat(columns).T.contiguous()
 
 
@@ -163,13 +171,18 @@ def _segments(blocks: Iterator[FloatArray], skip: int, ahead: int) -> Iterator[F
         rest = rest[SEGMENT:]
 
 
-def _overlap_add(frames: torch.Tensor) -> torch.Tensor:
-    """Frames `[2, t, FRAME_LENGTH]` -> sound `[2, (t - 1) * HOP_LENGTH + FRAME_LENGTH]`."""
+def _overlap_add(frames: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """Frames `[2, t, FRAME_LENGTH]` -> sound `[2, (t - 1) * HOP_LENGTH + FRAME_LENGTH]`.
+
+    `before` `[2, OVERLAP]` is what earlier frames left there. The oldest are added first, so the
+    sums are those of the whole track to the last bit, wherever it is cut.
+    """
     num_frames = frames.shape[1]
     hops = frames.reshape(2, num_frames, -1, HOP_LENGTH)
     num_hops = hops.shape[2]
     sound = frames.new_zeros(2, num_frames + num_hops - 1, HOP_LENGTH)
-    for hop in range(num_hops):
+    sound.view(2, -1)[:, :OVERLAP] = before
+    for hop in reversed(range(num_hops)):
         sound[:, hop : hop + num_frames] += hops[:, :, hop]
     return sound.reshape(2, -1)
 

@@ -27,7 +27,9 @@ from asha_ray.errors import StemsError
 TABLE_MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
 BLOCK_TRAILER_BYTES = 5
-MAX_INDEX_BYTES = 16 << 20
+MAX_INDEX_BYTES = 1 << 20
+"""The published models' have 13 kB at most."""
+MAX_KEY_BYTES = 1024
 MAX_DATA_BYTES = 4 << 30
 MAX_DIMENSIONS = 8
 SNAPPY = 1
@@ -125,11 +127,9 @@ def _damaged(path: Path, reason: str) -> StemsError:
 
 
 def _read_bounded(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
+    if path.stat().st_size > limit:
         raise _damaged(path, f"more than {limit >> 20} MiB cannot be an index")
-    return data
+    return path.read_bytes()
 
 
 # ---- LevelDB's table ----
@@ -140,10 +140,16 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = data[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != TABLE_MAGIC:
         raise ValueError("it does not end like a checkpoint's index")
+    list(_block(data, footer))  # the meta index, unused; if it is damaged, so is the file
     position = 0
-    for _ in range(2):  # the handle of the meta index, unused
+    for _ in range(2):
         _, position = _varint(footer, position)
+    end = 0
     for _, handle in _block(data, footer[position:]):
+        start, position = _varint(handle, 0)
+        if start < end:
+            raise ValueError("its blocks overlap")
+        end = start + _varint(handle, position)[0]
         yield from _block(data, handle)
 
 
@@ -174,6 +180,8 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         num_value, position = _varint(block, position)
         if num_shared > len(key) or position + num_unshared + num_value > end:
             raise ValueError("a block's entry lies outside it")
+        if num_shared + num_unshared > MAX_KEY_BYTES:
+            raise ValueError("a variable's name is too long")
         key = key[:num_shared] + block[position : position + num_unshared]
         position += num_unshared
         yield key, block[position : position + num_value]
