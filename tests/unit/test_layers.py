@@ -36,7 +36,7 @@ ONE_DOOR = {
     "boto3": {"storage"},
     "botocore": {"storage"},
     "mypy_boto3_s3": {"storage"},
-    "torch": {"vae", "video", "farm"},
+    "torch": {"audio", "vae", "video", "farm"},
     "av": {"video"},
     "librosa": {"audio"},
     "soundfile": {"audio", "farm"},
