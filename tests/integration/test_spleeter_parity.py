@@ -1,5 +1,9 @@
 """The native separator against the spleeter package itself, on models of random weights.
 
+The difference is the package's: against the same networks in float64 the native stems have 120 dB
+and more, the package's 95 to 103, its Fourier transforms being coarse; worst where a stem is quiet
+beside the mix.
+
 The package's environment is built once, under `.venv`: about 2.4 GB. ASHA_PARITY_MODELS names the
 models to compare, by default all of them.
 """
@@ -51,7 +55,7 @@ def noise(seconds: float) -> np.ndarray:
     return rng.normal(0, 0.1, (round(seconds * 44_100), 2)).astype(np.float32)
 
 
-EXCERPT = song(SEGMENT / 44_100 + 1)
+EXCERPT = song(SEGMENT / 44_100 + 1) + 0.5 * noise(SEGMENT / 44_100 + 1)
 SOUNDS = {
     "music": song(26),
     "noise": noise(14),
