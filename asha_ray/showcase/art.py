@@ -45,7 +45,7 @@ CONES_TO_RGB = np.array(
 )
 # Bounds of phase, fold, twist, spin and tilt in radians.
 # A tour goes round a closed curve this often, in between the images of the rounds before.
-TOUR_ROUNDS = 4
+TOUR_ROUNDS = 8
 # How often each parameter swings in one round, where it begins, and how far it goes.
 TOUR_TURNS = np.array([1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0])
 TOUR_OFFSETS = np.array([0.0, 0.2, 0.0, 0.3, 0.6, 0.9, 0.1])
@@ -88,7 +88,7 @@ def draw_gallery(num_images: int, size: tuple[int, int], seed: int = 0) -> Itera
     """Draw a family of images that lie on one closed, smooth curve through the parameters.
 
     Neighbours are alike, as in a hand-picked sequence, so that a path from one to the next shows
-    a form that moves and not two that are blended. The curve is gone round four times, each time
+    a form that moves and not two that are blended. The curve is gone round eight times, each time
     in between the images of the times before: no image comes twice.
 
     Args:
