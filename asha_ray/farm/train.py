@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -215,7 +215,10 @@ def _relayed(board: Any, progress: Progress) -> Iterator[None]:
 
     def relay() -> None:
         while not ended.wait(POLL_S):
-            count, detail = ray.get(board.take.remote())
+            try:
+                count, detail = ray.get(board.take.remote())
+            except RayError:
+                return  # the cluster is gone; whoever waits for the training is told
             if count:
                 progress.advance(count, detail)
 

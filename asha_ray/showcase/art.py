@@ -44,9 +44,10 @@ CONES_TO_RGB = np.array(
     [[4.0767, -3.3077, 0.2310], [-1.2684, 2.6098, -0.3413], [-0.0042, -0.7034, 1.7076]]
 )
 # Bounds of phase, fold, twist, spin and tilt in radians.
-# How often each parameter swings in one tour, where it begins, and how far it goes. The shape
-# comes round four times; colours and spin do not keep step with it, so no form comes twice.
-TOUR_TURNS = np.array([3.0, 5.0, 4.0, 4.0, 4.0, 3.0, 8.0])
+# A tour goes round a closed curve this often, in between the images of the rounds before.
+TOUR_ROUNDS = 8
+# How often each parameter swings in one round, where it begins, and how far it goes.
+TOUR_TURNS = np.array([1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0])
 TOUR_OFFSETS = np.array([0.0, 0.2, 0.0, 0.3, 0.6, 0.9, 0.1])
 TOUR_REACH = np.array([0.48, 0.48, 0.0, 0.3, 0.3, 0.35, 0.35])
 SHAPE_BOUNDS = np.array([[0, 2 * np.pi], [0.5, 1.05], [-0.6, 0.6], [-0.45, 0.45], [0.35, 0.85]])
@@ -84,10 +85,11 @@ def draw_ribbon(size: tuple[int, int], seed: int) -> ByteArray:
 
 
 def draw_gallery(num_images: int, size: tuple[int, int], seed: int = 0) -> Iterator[ByteArray]:
-    """Draw a family of images that lie on one closed, smooth tour of the ribbon's parameters.
+    """Draw a family of images that lie on one closed, smooth curve through the parameters.
 
     Neighbours are alike, as in a hand-picked sequence, so that a path from one to the next shows
-    a form that moves and not two that are blended.
+    a form that moves and not two that are blended. The curve is gone round eight times, each time
+    in between the images of the times before: no image comes twice.
 
     Args:
         num_images: How many images to yield; some hundreds make neighbours a small step apart.
@@ -99,7 +101,9 @@ def draw_gallery(num_images: int, size: tuple[int, int], seed: int = 0) -> Itera
     """
     offset = np.random.default_rng(seed).random()
     for index in range(num_images):
-        yield render_ribbon(_ribbon_at(_tour_at((index / num_images + offset) % 1.0)), size)
+        finished_rounds, place = divmod(TOUR_ROUNDS * index, num_images)
+        position = (place + finished_rounds) / num_images + offset
+        yield render_ribbon(_ribbon_at(_tour_at(position % 1.0)), size)
 
 
 def _tour_at(position: float) -> DoubleArray:

@@ -52,7 +52,7 @@ class Storage(Protocol):
         """A local file with this content while the context lasts; not to be written to."""
 
     def check_writable(self, uri: str) -> None:
-        """Raise `StorageError` at once where `uri` could not be written later."""
+        """Raise `UnwritableError` at once where `uri` could not be written later."""
 
 
 def is_s3(uri: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from asha_ray.errors import NotFoundError, StorageError
+from asha_ray.errors import NotFoundError, StorageError, UnwritableError
 from asha_ray.storage.base import Entry, require_file
 
 REMEDIES = {
@@ -16,7 +16,6 @@ REMEDIES = {
     errno.EACCES: "check its permissions, or choose another place",
     errno.EPERM: "check its permissions, or choose another place",
     errno.EROFS: "the disk is read-only; choose another place",
-    errno.ENOTDIR: "a part of the path is a file; choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
@@ -80,11 +79,14 @@ class LocalStorage:
     def check_writable(self, uri: str) -> None:
         """Raise at once where `uri` could not be written later."""
         path = Path(uri)
-        with _explained("writing", uri):
-            if path.is_dir():
-                raise IsADirectoryError(uri)
-            with _appearing(path, publish=False):
-                pass
+        try:
+            with _explained("writing", uri):
+                if path.is_dir():
+                    raise IsADirectoryError(uri)
+                with _appearing(path, publish=False):
+                    pass
+        except StorageError as error:
+            raise UnwritableError(str(error)) from error
 
 
 @contextmanager
@@ -131,6 +133,10 @@ def _explained(doing: str, uri: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise NotFoundError(f"{doing} {uri}: there is no such file; check the path") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StorageError(
+            f"{doing} {uri}: a part of the path is a file, not a folder; choose another place"
+        ) from error
     except IsADirectoryError as error:
         raise StorageError(f"{doing} {uri}: it is a folder; give the name of a file") from error
     except OSError as error:

@@ -22,7 +22,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from asha_ray.errors import NotFoundError, SpecError, StorageError
+from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
 from asha_ray.storage.base import Entry, basename, require_file
 
 if TYPE_CHECKING:
@@ -105,9 +105,11 @@ class S3Storage:
             with _explained("writing", uri):
                 _client().head_bucket(Bucket=bucket)
         except NotFoundError as error:
-            raise NotFoundError(
+            raise UnwritableError(
                 f"writing {uri}: there is no such bucket; create it or check its name"
             ) from error
+        except StorageError as error:
+            raise UnwritableError(str(error)) from error
 
 
 @functools.cache

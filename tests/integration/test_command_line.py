@@ -385,7 +385,7 @@ class TestBadInput:
             "train": (pictures, "--epochs", 0, "--size", 16),
         }[command]
 
-        assert_error(cli(command, *arguments, "--out", out), 1, str(out), "a part of the path")
+        assert_error(cli(command, *arguments, "--out", out), 2, str(out), "a part of the path")
 
     def test_a_folder_in_place_of_the_output(
         self, cli: Cli, track: Path, model: Path, tmp_path: Path

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from asha_ray.demo.music import compose
 
 import asha_ray
+from asha_ray.showcase.music import compose
 
 TOLERANCE_S = 0.07
 

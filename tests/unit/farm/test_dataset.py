@@ -1,5 +1,6 @@
 """A folder of images by uri."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,18 @@ class TestReading:
         assert [Path(item.uri).name for item in skipped] == ["000.png", "005.png", "070.png"]
         assert all("no picture of a known format" in item.reason for item in skipped)
         assert progress.done == SHARD_IMAGES + 10
+
+    def test_readers_do_not_disturb_the_warnings_of_the_program(self, tmp_path: Path) -> None:
+        """`catch_warnings` in one thread restores what another has set: warnings stay off."""
+        for index in range(2 * SHARD_IMAGES):
+            paint(tmp_path, f"{index:03d}.png", index)
+        with warnings.catch_warnings():
+            before = list(warnings.filters)
+            for _ in range(4):
+                read(tmp_path)
+            after = list(warnings.filters)
+
+        assert after == before
 
 
 class TestReport:

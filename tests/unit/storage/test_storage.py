@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
 from moto.server import ThreadedMotoServer
 
-from asha_ray.errors import NotFoundError, SpecError, StorageError
+from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
 from asha_ray.storage import Entry, Storage, base, basename, join, local, parent, s3, storage_of
 
 KEY_ID, SECRET = "AKIDNEVERSHOWN", "secret/never+shown"
@@ -412,7 +412,8 @@ class TestS3:
     @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o not in ("size", "delete")])
     def test_a_missing_bucket_is_not_found(self, bucket, tmp_path, operation):
         uri = "s3://no-such-bucket-anywhere/x"
-        with pytest.raises(NotFoundError) as caught:
+        expected = UnwritableError if operation == "check_writable" else NotFoundError
+        with pytest.raises(expected) as caught:
             _operations(storage_of(uri), uri, tmp_path)[operation]()
         assert uri in str(caught.value)
         if operation in ("write", "upload", "check_writable", "list"):
