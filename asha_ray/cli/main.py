@@ -34,6 +34,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app([item for item in arguments if item != DEBUG], standalone_mode=False)
+        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            _interrupted()
     except Exception as error:
         if debug:
             raise
@@ -41,8 +43,7 @@ def main() -> None:
     except KeyboardInterrupt:
         if debug:
             raise
-        _say("interrupted; the same command goes on from what is finished")
-        code = INTERRUPTED
+        code = _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -50,17 +51,20 @@ def _explain(error: Exception) -> int:
     if isinstance(error, AshaError):
         _say(str(error))
         return error.exit_code
-    if hasattr(error, "exit_code"):  # click's own: wrong usage, or a wish to exit or abort
+    if type(error).__name__ == "Abort":
+        return _interrupted()
+    if hasattr(error, "exit_code"):  # its own: wrong usage, or a wish to exit
         if hasattr(error, "show"):
             error.show()
-        elif type(error).__name__ == "Abort":
-            return INTERRUPTED
         return int(error.exit_code)
-    if type(error).__name__ == "Abort":
-        return INTERRUPTED
     reason = " ".join(str(error).split())[:300]
     _say(f"unexpected {type(error).__name__}: {reason}; run it again with {DEBUG} and report it")
     return 1
+
+
+def _interrupted() -> int:
+    _say("interrupted; the same command goes on from what is finished")
+    return INTERRUPTED
 
 
 def _interrupt(*_: object) -> NoReturn:

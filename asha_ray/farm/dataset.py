@@ -10,7 +10,7 @@ from asha_ray.errors import ImageError
 from asha_ray.progress import Progress
 from asha_ray.storage import storage_of
 from asha_ray.storage.base import Storage, is_s3
-from asha_ray.vae.images import is_image_name, load_image
+from asha_ray.vae.images import is_image_name, load_image, quiet_reading
 from asha_ray.values import ByteArray, Size
 
 SHARD_IMAGES = 64
@@ -76,7 +76,7 @@ def read_shards(
     """
     storage = storage_of(uris[0])
     shard: list[ByteArray] = []
-    with ThreadPoolExecutor(READERS) as readers:
+    with quiet_reading(), ThreadPoolExecutor(READERS) as readers:
         # A window of reads ahead, so that memory holds a few images and not all of them.
         for start in range(0, len(uris), SHARD_IMAGES):
             part = uris[start : start + SHARD_IMAGES]

@@ -28,6 +28,8 @@ POLL_S = 0.5
 MAX_LOSSES_PER_CHUNK = 5
 """Workers that may die under one chunk before it is blamed."""
 MAX_FAILED_STARTS = 3
+STOP_S = 5.0
+"""What a worker may take to put away a chunk that is not wanted any more."""
 
 
 class _RenderActor:
@@ -37,6 +39,9 @@ class _RenderActor:
         self._renderer = ChunkRenderer(job)
         self._lock = threading.Lock()
         self._unreported = 0
+        self._stopped = threading.Event()
+        self._resting = threading.Event()
+        self._resting.set()
 
     def ready(self) -> bool:
         """True once the model is loaded."""
@@ -44,7 +49,16 @@ class _RenderActor:
 
     def render(self, task: ChunkTask) -> Segment:
         """Render one chunk."""
-        return self._renderer.render(task, self._count)
+        self._resting.clear()
+        try:
+            return self._renderer.render(task, self._count)
+        finally:
+            self._resting.set()
+
+    def stop(self) -> None:
+        """Give up the chunk in hand, and return when its temporary files are gone."""
+        self._stopped.set()
+        self._resting.wait(STOP_S)
 
     def take_frames(self) -> int:
         """Frames made since the last call."""
@@ -53,6 +67,8 @@ class _RenderActor:
         return count
 
     def _count(self, num_frames: int) -> None:
+        if self._stopped.is_set():
+            raise FarmError("rendering: it was stopped")
         with self._lock:
             self._unreported += num_frames
 
@@ -179,7 +195,10 @@ class _Pool:
             self._report(on_frames)
 
     def close(self) -> None:
-        """End all actors at once."""
+        """End all actors; those at work first put away what they have begun."""
+        stops = [actor.stop.remote() for actor in self._busy_actors()]
+        if stops:
+            ray.wait(stops, num_returns=len(stops), timeout=STOP_S)
         for actor in [*self._idle, *self._starting.values(), *(a for a, _ in self._busy.values())]:
             ray.kill(actor)
         self._idle, self._starting, self._busy = [], {}, {}

@@ -1,5 +1,6 @@
 """Training from spec to model directory, with Ray Train."""
 
+import json
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from asha_ray.errors import AshaError, FarmError, ResourceError, SpecError
 from asha_ray.farm.dataset import ImageShards, Skipped, list_images, read_shards, report_skipped
 from asha_ray.farm.plan import absolute, cpu_threads
 from asha_ray.farm.ray_runtime import num_devices, own_error, ray_cluster, require_cpu
-from asha_ray.farm.train_worker import MODEL, TrainJob, finish_model, train_loop
+from asha_ray.farm.train_worker import MODEL, NUMBERS, TrainJob, finish_model, train_loop
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import TrainSpec, parse_size
 from asha_ray.storage import basename, join, parent, storage_of
@@ -158,7 +159,8 @@ def _train_on_ray(
         result = _fit(trainer)
     with result.checkpoint.as_directory() as folder:
         trained = Path(folder) / MODEL
-        if not trained.is_dir():
+        num_epochs = int(json.loads((Path(folder) / NUMBERS).read_text())["epoch"])
+        if num_epochs > spec.epochs or not trained.is_dir():
             raise SpecError(
                 f"resuming {spec.output}: the earlier run went past {spec.epochs} epochs already; "
                 "give more --epochs"

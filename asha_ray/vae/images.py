@@ -7,6 +7,8 @@ its header before anything is decoded.
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +42,14 @@ def load_image(path: str | Path, size: Size, fit: str = "crop") -> ByteArray:
         ImageError: if it cannot be read; the message is the reason alone.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata; the pixels are checked below
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
-                if image.format == "JPEG":
-                    image.draft("RGB", (size[0] * 2, size[1] * 2))
-                upright = ImageOps.exif_transpose(image)
-                picture = _to_rgb(upright)
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
+            if image.format == "JPEG":
+                image.draft("RGB", (size[0] * 2, size[1] * 2))
+            upright = ImageOps.exif_transpose(image)
+            picture = _to_rgb(upright)
     except UnidentifiedImageError as error:
         raise ImageError("it is no picture of a known format") from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError) as error:
@@ -57,6 +57,17 @@ def load_image(path: str | Path, size: Size, fit: str = "crop") -> ByteArray:
     except Image.DecompressionBombError as error:
         raise ImageError(f"it has too many pixels ({error})") from error
     return np.asarray(_fitted(picture, size, fit))
+
+
+@contextmanager
+def quiet_reading() -> Iterator[None]:
+    """Keep Pillow's remarks on metadata from people; enter it once, around all reading threads.
+
+    Warnings are filtered for the whole process, so that a thread must not do it for itself.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def _fitted(picture: Image.Image, size: Size, fit: str) -> Image.Image:
