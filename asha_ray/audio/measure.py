@@ -1,0 +1,207 @@
+"""What is measured in one block: everything from one short-time Fourier transform.
+
+Shapes: m frames of the block, s its seconds, 128 mel bands, 1025 bins. The transform, mel bands,
+chroma, centroid and levels are librosa's (0.11), frame for frame, computed together.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import librosa
+import numpy as np
+from librosa.filters import chroma as chroma_filters
+from librosa.filters import get_window
+from librosa.filters import mel as mel_filters
+from numpy.typing import NDArray
+from scipy import fft
+
+from asha_ray.audio.blocks import Block
+from asha_ray.audio.grid import BAND_EDGES_HZ, HOP_LENGTH, N_FFT, SAMPLE_RATE
+from asha_ray.values import FloatArray, IndexArray
+
+NUM_MEL = 128
+NUM_CHROMA = 12
+MIN_POWER = 1e-10
+DYNAMIC_RANGE_DB = 80.0
+"""librosa's `power_to_db`: mel levels this far below the track's loudest are raised to there."""
+
+LOUD_MEL_DB = 47.0
+"""No mel band of a sine at twice full scale is louder, so no track's floor is above this - 80."""
+
+BATCH_FRAMES = 240
+"""Frames transformed together: about what a core's cache holds."""
+
+
+@dataclass(frozen=True)
+class BlockFeatures:
+    """What was measured in a block, small enough to send anywhere.
+
+    Onset strength needs the floor under quiet mel bands, which hangs on the loudest moment of the
+    whole track. `rise` has it for the lowest floor possible, and the few frames for which a higher
+    one would matter bring their mel levels along.
+
+    Attributes:
+        first_frame: number of the first frame in the track.
+        rise: `[m]` dB, the median over mel bands of the increase since the frame before.
+        loudest_db: the highest mel level in the block.
+        quiet_frames: `[q]` frames, counted in the block, whose rise depends on the floor.
+        quiet_now: `[q, 128]` their mel levels in dB.
+        quiet_before: `[q, 128]` the mel levels of the frames before them.
+        rms: `[m]` root mean square level.
+        bands: `[m, 3]` root mean square magnitude of low, middle and high bins.
+        chroma: `[m, 12]` pitch classes from C, each frame's maximum 1 or all 0.
+        centroid: `[m]` Hz, 0 in silence.
+        source_samples: see `Block`.
+        num_replaced: see `Block`.
+    """
+
+    first_frame: int
+    rise: FloatArray
+    loudest_db: float
+    quiet_frames: IndexArray
+    quiet_now: FloatArray
+    quiet_before: FloatArray
+    rms: FloatArray
+    bands: FloatArray
+    chroma: FloatArray
+    centroid: FloatArray
+    source_samples: int
+    num_replaced: int
+
+
+def measure_block(block: Block) -> BlockFeatures:
+    """Measure one block; needs no other, so blocks may be measured anywhere and in any order."""
+    parts = [
+        _measure_batch(block.samples, start, min(start + BATCH_FRAMES, block.num_frames + 1))
+        for start in range(0, block.num_frames + 1, BATCH_FRAMES)
+    ]
+    mel_db = np.concatenate([part.mel_db for part in parts])
+    if block.first_frame == 0:
+        # Before the first frame of the track is no frame that it could rise from.
+        mel_db[0] = mel_db[1]
+    now, before = mel_db[1:], mel_db[:-1]
+    loudest_db = float(now.max())
+    floor_db = loudest_db - DYNAMIC_RANGE_DB
+    rise = rise_above(floor_db, now, before)
+    quiet = _depending_on_floor(floor_db, rise, now, before)
+    bands, chroma, centroid = (
+        np.concatenate([getattr(part, name) for part in parts])[1:]
+        for name in ("bands", "chroma", "centroid")
+    )
+    return BlockFeatures(
+        first_frame=block.first_frame,
+        rise=rise,
+        loudest_db=loudest_db,
+        quiet_frames=quiet,
+        quiet_now=now[quiet],
+        quiet_before=before[quiet],
+        rms=_rms(block),
+        bands=bands,
+        chroma=chroma,
+        centroid=centroid,
+        source_samples=block.source_samples,
+        num_replaced=block.num_replaced,
+    )
+
+
+def rise_above(floor_db: float, now: FloatArray, before: FloatArray) -> FloatArray:
+    """Median over mel bands of how much each rose: librosa's onset strength before its shift.
+
+    Args:
+        floor_db: levels below count as this.
+        now: `[m, 128]` dB.
+        before: `[m, 128]` dB, one frame earlier.
+
+    Returns:
+        `[m]` dB, at least 0. It never grows with the floor.
+    """
+    increase = np.maximum(now, floor_db) - np.maximum(before, floor_db)
+    rise = np.zeros(len(now), np.float32)
+    # Where fewer than half of the bands rise, the median is 0.
+    middle = increase.shape[1] // 2
+    some = np.count_nonzero(increase > 0, axis=1) >= middle
+    ordered = np.partition(np.maximum(increase[some], 0), (middle - 1, middle), axis=1)
+    rise[some] = ordered[:, middle - 1 : middle + 1].mean(axis=1)
+    return rise
+
+
+@dataclass(frozen=True)
+class _Batch:
+    mel_db: FloatArray
+    bands: FloatArray
+    chroma: FloatArray
+    centroid: FloatArray
+
+
+def _measure_batch(samples: FloatArray, start: int, stop: int) -> _Batch:
+    """Frames `start` to `stop` of a block, counted from the context frame before its first."""
+    power = _power(samples[start * HOP_LENGTH : (stop - 1) * HOP_LENGTH + N_FFT])
+    projected = power @ _projections()
+    magnitude = np.sqrt(power)
+    total = magnitude.sum(axis=1)
+    weighted = magnitude @ _bin_hz()
+    loud = total > np.finfo(np.float32).tiny
+    mel_power, band_power, chroma = np.split(projected, [NUM_MEL, NUM_MEL + 3], axis=1)
+    return _Batch(
+        mel_db=10 * np.log10(np.maximum(mel_power, np.float32(MIN_POWER))),
+        bands=np.sqrt(band_power),
+        chroma=_to_unit_rows(chroma),
+        centroid=np.divide(weighted, total, out=np.zeros_like(total), where=loud),
+    )
+
+
+def _power(samples: FloatArray) -> FloatArray:
+    """Power spectra `[frames, 1025]` of frames that begin every hop.
+
+    In double precision, like librosa's: single precision is off by 0.03 dB in bins 80 dB below a
+    frame's loudest.
+    """
+    frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
+    spectrum = fft.rfft(frames * _window(), axis=1, overwrite_x=True).astype(np.complex64)
+    return np.asarray(np.square(spectrum.real) + np.square(spectrum.imag))
+
+
+def _depending_on_floor(
+    floor_db: float, rise: FloatArray, now: FloatArray, before: FloatArray
+) -> IndexArray:
+    """Frames `[q]` whose rise changes between the block's own floor and the highest possible.
+
+    The rise never grows with the floor, so where both ends agree all between do.
+    """
+    highest_db = max(LOUD_MEL_DB - DYNAMIC_RANGE_DB, floor_db + DYNAMIC_RANGE_DB / 4)
+    unsure = np.flatnonzero((rise > 0) & (before < highest_db).any(axis=1))
+    least = rise_above(highest_db, now[unsure], before[unsure])
+    return np.asarray(unsure[least != rise[unsure]], np.int64)
+
+
+def _rms(block: Block) -> FloatArray:
+    squares = np.square(block.samples.reshape(-1, HOP_LENGTH), dtype=np.float64).sum(axis=1)
+    sums = np.convolve(squares, np.ones(N_FFT // HOP_LENGTH), "valid")[1:]
+    return np.asarray(np.sqrt(sums / N_FFT), np.float32)
+
+
+def _to_unit_rows(rows: FloatArray) -> FloatArray:
+    maxima = rows.max(axis=1, keepdims=True)
+    loud = maxima > np.finfo(np.float32).tiny
+    return np.asarray(np.divide(rows, maxima, out=np.zeros_like(rows), where=loud))
+
+
+@functools.cache
+def _window() -> NDArray[np.float64]:
+    return np.asarray(get_window("hann", N_FFT))
+
+
+@functools.cache
+def _bin_hz() -> FloatArray:
+    return np.asarray(librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT), np.float32)
+
+
+@functools.cache
+def _projections() -> FloatArray:
+    """Weights `[1025, 128 + 3 + 12]` of power in mel bands, in low, middle and high, in chroma."""
+    mel = mel_filters(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=NUM_MEL, fmax=SAMPLE_RATE / 2)
+    band_of_bin = np.searchsorted(BAND_EDGES_HZ, _bin_hz(), side="right")
+    members = np.arange(3)[:, None] == band_of_bin
+    bands = members / members.sum(axis=1, keepdims=True)
+    chroma = chroma_filters(sr=SAMPLE_RATE, n_fft=N_FFT, tuning=0.0, n_chroma=NUM_CHROMA)
+    return np.ascontiguousarray(np.concatenate([mel, bands, chroma]).T, np.float32)

@@ -1,0 +1,67 @@
+"""Blocks put together again: the values that the whole track would have given.
+
+Shapes: g frames of the 60 Hz grid.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from asha_ray.audio.grid import HOP_LENGTH, N_FFT
+from asha_ray.audio.measure import DYNAMIC_RANGE_DB, BlockFeatures, rise_above
+from asha_ray.values import FloatArray
+
+ONSET_SHIFT = N_FFT // (2 * HOP_LENGTH)
+"""Frames by which librosa delays onset strength, for the half window that sees ahead."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A whole track on the 60 Hz grid, as measured: nothing is normalised yet.
+
+    Attributes:
+        duration_s: seconds of sound, exactly.
+        onset_strength: `[g]` dB, librosa's with a median over mel bands.
+        rms: `[g]` root mean square level.
+        bands: `[g, 3]` root mean square magnitude of low, middle and high bins.
+        chroma: `[g, 12]` pitch classes from C, each frame's maximum 1 or all 0.
+        centroid: `[g]` Hz.
+        num_replaced: samples that were damaged and count as silence.
+    """
+
+    duration_s: Fraction
+    onset_strength: FloatArray
+    rms: FloatArray
+    bands: FloatArray
+    chroma: FloatArray
+    centroid: FloatArray
+    num_replaced: int
+
+
+def merge_blocks(blocks: Iterable[BlockFeatures], sample_rate: int) -> Curves:
+    """Merge the blocks of one track.
+
+    Args:
+        blocks: all of them, in any order.
+        sample_rate: of the source, in Hz.
+    """
+    parts = sorted(blocks, key=lambda part: part.first_frame)
+    floor_db = max(part.loudest_db for part in parts) - DYNAMIC_RANGE_DB
+    rise = np.concatenate([_rise(part, floor_db) for part in parts])
+    return Curves(
+        duration_s=Fraction(parts[-1].source_samples, sample_rate),
+        onset_strength=np.pad(rise, (ONSET_SHIFT, 0))[: len(rise)],
+        rms=np.concatenate([part.rms for part in parts]),
+        bands=np.concatenate([part.bands for part in parts]),
+        chroma=np.concatenate([part.chroma for part in parts]),
+        centroid=np.concatenate([part.centroid for part in parts]),
+        num_replaced=parts[-1].num_replaced,
+    )
+
+
+def _rise(part: BlockFeatures, floor_db: float) -> FloatArray:
+    rise = part.rise.copy()
+    rise[part.quiet_frames] = rise_above(floor_db, part.quiet_now, part.quiet_before)
+    return rise
