@@ -8,7 +8,7 @@ track in memory takes the same way. Shapes: g frames of the 60 Hz grid, n of the
 from dataclasses import dataclass
 from fractions import Fraction
 
-from asha_ray.audio.beats import track_beats
+from asha_ray.audio.beats import track_beats, track_changing_beats
 from asha_ray.audio.blocks import iter_blocks, stream_of_clip
 from asha_ray.audio.envelopes import exponential_decay, linear_decay
 from asha_ray.audio.grid import GRID_FPS, HOP_LENGTH, SAMPLE_RATE
@@ -156,7 +156,10 @@ def grid_features(curves: Curves, normalise: Normalisation | None = None) -> Gri
     """What follows from a track's curves as a whole: scale and beats."""
     normalise = normalise or ("track" if curves.duration_s <= MIX_S else "rolling")
     num_frames = num_frames_of(curves.duration_s, Fraction(GRID_FPS))
-    tempo, beats = track_beats(curves.onset_strength)
+    if curves.duration_s <= MIX_S:
+        tempo, beats = track_beats(curves.onset_strength)
+    else:
+        tempo, beats = track_changing_beats(curves.flux)
     return GridFeatures(
         duration_s=curves.duration_s,
         onset_strength=to_unit(curves.onset_strength[:num_frames], normalise),

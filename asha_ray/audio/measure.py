@@ -47,6 +47,8 @@ class BlockFeatures:
         quiet_frames: `[q]` frames, counted in the block, whose rise depends on the floor.
         quiet_now: `[q, 128]` their mel levels in dB.
         quiet_before: `[q, 128]` the mel levels of the frames before them.
+        flux: `[m, 3]` mean increase of loudness in low, middle and high mel bands since the frame
+            before.
         rms: `[m]` root mean square level.
         bands: `[m, 3]` root mean square magnitude of low, middle and high bins.
         chroma: `[m, 12]` pitch classes from C, each frame's maximum 1 or all 0.
@@ -61,6 +63,7 @@ class BlockFeatures:
     quiet_frames: IndexArray
     quiet_now: FloatArray
     quiet_before: FloatArray
+    flux: FloatArray
     rms: FloatArray
     bands: FloatArray
     chroma: FloatArray
@@ -95,6 +98,7 @@ def measure_block(block: Block) -> BlockFeatures:
         quiet_frames=quiet,
         quiet_now=now[quiet],
         quiet_before=before[quiet],
+        flux=_flux(now, before),
         rms=_rms(block),
         bands=bands,
         chroma=chroma,
@@ -123,6 +127,18 @@ def rise_above(floor_db: float, now: FloatArray, before: FloatArray) -> FloatArr
     ordered = np.partition(np.maximum(increase[some], 0), (middle - 1, middle), axis=1)
     rise[some] = ordered[:, middle - 1 : middle + 1].mean(axis=1)
     return rise
+
+
+def _flux(now: FloatArray, before: FloatArray) -> FloatArray:
+    # The fourth root of power is close to loudness. In decibels, quiet onsets count as much as
+    # loud ones, and the music under a mix's drums pulls the beats away.
+    increase = np.maximum(_loudness(now) - _loudness(before), 0)
+    parts = np.split(increase, np.searchsorted(_mel_hz(), BAND_EDGES_HZ), axis=1)
+    return np.stack([part.mean(axis=1) for part in parts], axis=1)
+
+
+def _loudness(mel_db: FloatArray) -> FloatArray:
+    return np.asarray(10 ** (np.float32(0.025) * mel_db))
 
 
 @dataclass(frozen=True)
@@ -194,6 +210,11 @@ def _window() -> NDArray[np.float64]:
 @functools.cache
 def _bin_hz() -> FloatArray:
     return np.asarray(librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT), np.float32)
+
+
+@functools.cache
+def _mel_hz() -> FloatArray:
+    return np.asarray(librosa.mel_frequencies(NUM_MEL + 2, fmax=SAMPLE_RATE / 2)[1:-1], np.float32)
 
 
 @functools.cache

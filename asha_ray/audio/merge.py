@@ -24,6 +24,7 @@ class Curves:
     Attributes:
         duration_s: seconds of sound, exactly.
         onset_strength: `[g]` dB, librosa's with a median over mel bands.
+        flux: `[g, 3]` mean increase of loudness in low, middle and high bands, shifted likewise.
         rms: `[g]` root mean square level.
         bands: `[g, 3]` root mean square magnitude of low, middle and high bins.
         chroma: `[g, 12]` pitch classes from C, each frame's maximum 1 or all 0.
@@ -33,6 +34,7 @@ class Curves:
 
     duration_s: Fraction
     onset_strength: FloatArray
+    flux: FloatArray
     rms: FloatArray
     bands: FloatArray
     chroma: FloatArray
@@ -50,9 +52,11 @@ def merge_blocks(blocks: Iterable[BlockFeatures], sample_rate: int) -> Curves:
     parts = sorted(blocks, key=lambda part: part.first_frame)
     floor_db = max(part.loudest_db for part in parts) - DYNAMIC_RANGE_DB
     rise = np.concatenate([_rise(part, floor_db) for part in parts])
+    flux = np.concatenate([part.flux for part in parts])
     return Curves(
         duration_s=Fraction(parts[-1].source_samples, sample_rate),
         onset_strength=np.pad(rise, (ONSET_SHIFT, 0))[: len(rise)],
+        flux=np.pad(flux, ((ONSET_SHIFT, 0), (0, 0)))[: len(flux)],
         rms=np.concatenate([part.rms for part in parts]),
         bands=np.concatenate([part.bands for part in parts]),
         chroma=np.concatenate([part.chroma for part in parts]),
