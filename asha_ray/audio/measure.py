@@ -13,7 +13,7 @@ from librosa.filters import chroma as chroma_filters
 from librosa.filters import get_window
 from librosa.filters import mel as mel_filters
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, sparse
 
 from asha_ray.audio.blocks import Block
 from asha_ray.audio.grid import BAND_EDGES_HZ, HOP_LENGTH, N_FFT, SAMPLE_RATE
@@ -152,10 +152,10 @@ class _Batch:
 def _measure_batch(samples: FloatArray, start: int, stop: int) -> _Batch:
     """Frames `start` to `stop` of a block, counted from the context frame before its first."""
     power = _power(samples[start * HOP_LENGTH : (stop - 1) * HOP_LENGTH + N_FFT])
-    projected = power @ _projections()
+    projected = np.asarray(_projections() @ np.ascontiguousarray(power.T)).T
     magnitude = np.sqrt(power)
     total = magnitude.sum(axis=1)
-    weighted = magnitude @ _bin_hz()
+    weighted = np.einsum("mb,b->m", magnitude, _bin_hz())
     loud = total > np.finfo(np.float32).tiny
     mel_power, band_power, chroma = np.split(projected, [NUM_MEL, NUM_MEL + 3], axis=1)
     return _Batch(
@@ -218,11 +218,15 @@ def _mel_hz() -> FloatArray:
 
 
 @functools.cache
-def _projections() -> FloatArray:
-    """Weights `[1025, 128 + 3 + 12]` of power in mel bands, in low, middle and high, in chroma."""
+def _projections() -> sparse.csr_array:
+    """Weights `[128 + 3 + 12, 1025]` of power in mel bands, in low, middle and high, in chroma.
+
+    Sparse, because a product with it keeps to the calling thread and adds in one order. BLAS would
+    start threads in every thread here, which took as long again, and sums that differ with them.
+    """
     mel = mel_filters(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=NUM_MEL, fmax=SAMPLE_RATE / 2)
     band_of_bin = np.searchsorted(BAND_EDGES_HZ, _bin_hz(), side="right")
     members = np.arange(3)[:, None] == band_of_bin
     bands = members / members.sum(axis=1, keepdims=True)
     chroma = chroma_filters(sr=SAMPLE_RATE, n_fft=N_FFT, tuning=0.0, n_chroma=NUM_CHROMA)
-    return np.ascontiguousarray(np.concatenate([mel, bands, chroma]).T, np.float32)
+    return sparse.csr_array(np.concatenate([mel, bands, chroma]).astype(np.float32))
