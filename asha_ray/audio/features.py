@@ -2,7 +2,8 @@
 
 A track of any length flows through: decoded, resampled to the analysis grid and cut into blocks
 (`blocks`), which are measured one by one, anywhere (`measure`), and put together (`merge`). A
-track in memory takes the same way. Shapes: g frames of the 60 Hz grid, n of the video, k beats.
+track in memory takes the same way. Shapes: g frames of the 60 Hz grid, n of the video, k
+beats, s seconds.
 """
 
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from asha_ray.audio.merge import Curves, merge_blocks
 from asha_ray.audio.normalise import Normalisation, to_unit
 from asha_ray.audio.parallel import OrderedMap
 from asha_ray.audio.resample import at_video_frames, nearest_video_frames
+from asha_ray.audio.speech import find_speech
 from asha_ray.values import (
     AudioClip,
     Features,
+    FlagArray,
     FloatArray,
     IndexArray,
     PcmStream,
@@ -72,6 +75,8 @@ class GridFeatures:
         bands: `[g, 3]` in 0..1.
         chroma: `[g, 12]` in 0..1.
         centroid: `[g]` Hz.
+        speech: `[s]` whether somebody speaks, for each second.
+        silence: `[s]` whether nothing is heard, for each second.
         num_replaced: samples that were damaged and count as silence.
     """
 
@@ -83,6 +88,8 @@ class GridFeatures:
     bands: FloatArray
     chroma: FloatArray
     centroid: FloatArray
+    speech: FlagArray
+    silence: FlagArray
     num_replaced: int = 0
 
 
@@ -160,6 +167,7 @@ def grid_features(curves: Curves, normalise: Normalisation | None = None) -> Gri
         tempo, beats = track_beats(curves.onset_strength)
     else:
         tempo, beats = track_changing_beats(curves.flux)
+    speech, silence = find_speech(curves)
     return GridFeatures(
         duration_s=curves.duration_s,
         onset_strength=to_unit(curves.onset_strength[:num_frames], normalise),
@@ -169,6 +177,8 @@ def grid_features(curves: Curves, normalise: Normalisation | None = None) -> Gri
         bands=to_unit(curves.bands[:num_frames], normalise),
         chroma=curves.chroma[:num_frames],
         centroid=curves.centroid[:num_frames],
+        speech=speech,
+        silence=silence,
         num_replaced=curves.num_replaced,
     )
 
@@ -199,4 +209,6 @@ def features_at(grid: GridFeatures, fps: Fraction, settings: AnalysisSettings) -
         bands=at_video_frames(grid.bands, num_frames, fps),
         chroma=at_video_frames(grid.chroma, num_frames, fps),
         centroid=at_video_frames(grid.centroid, num_frames, fps),
+        speech=grid.speech,
+        silence=grid.silence,
     )

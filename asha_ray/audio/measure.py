@@ -1,7 +1,8 @@
 """What is measured in one block: everything from one short-time Fourier transform.
 
-Shapes: m frames of the block, s its seconds, 128 mel bands, 1025 bins. The transform, mel bands,
-chroma, centroid and levels are librosa's (0.11), frame for frame, computed together.
+Shapes: m frames of the block, s its seconds (the track's last may be short), 128 mel bands, 1025
+bins. The transform, mel bands, chroma, centroid and levels are librosa's (0.11), frame for frame,
+computed together.
 """
 
 import functools
@@ -17,6 +18,7 @@ from scipy import fft, sparse
 
 from asha_ray.audio.blocks import Block
 from asha_ray.audio.grid import BAND_EDGES_HZ, HOP_LENGTH, N_FFT, SAMPLE_RATE
+from asha_ray.audio.texture import partials, steadiness, timbre
 from asha_ray.values import FloatArray, IndexArray
 
 NUM_MEL = 128
@@ -53,6 +55,8 @@ class BlockFeatures:
         bands: `[m, 3]` root mean square magnitude of low, middle and high bins.
         chroma: `[m, 12]` pitch classes from C, each frame's maximum 1 or all 0.
         centroid: `[m]` Hz, 0 in silence.
+        timbre: `[s, 20]` mel cepstrum of each second.
+        steadiness: `[s, 2]` how steady each second's partials are, in -1..1.
         source_samples: see `Block`.
         num_replaced: see `Block`.
     """
@@ -68,6 +72,8 @@ class BlockFeatures:
     bands: FloatArray
     chroma: FloatArray
     centroid: FloatArray
+    timbre: FloatArray
+    steadiness: FloatArray
     source_samples: int
     num_replaced: int
 
@@ -87,9 +93,9 @@ def measure_block(block: Block) -> BlockFeatures:
     floor_db = loudest_db - DYNAMIC_RANGE_DB
     rise = rise_above(floor_db, now, before)
     quiet = _depending_on_floor(floor_db, rise, now, before)
-    bands, chroma, centroid = (
+    bands, chroma, centroid, fine = (
         np.concatenate([getattr(part, name) for part in parts])[1:]
-        for name in ("bands", "chroma", "centroid")
+        for name in ("bands", "chroma", "centroid", "fine")
     )
     return BlockFeatures(
         first_frame=block.first_frame,
@@ -103,6 +109,8 @@ def measure_block(block: Block) -> BlockFeatures:
         bands=bands,
         chroma=chroma,
         centroid=centroid,
+        timbre=timbre(now),
+        steadiness=steadiness(fine),
         source_samples=block.source_samples,
         num_replaced=block.num_replaced,
     )
@@ -147,6 +155,7 @@ class _Batch:
     bands: FloatArray
     chroma: FloatArray
     centroid: FloatArray
+    fine: FloatArray
 
 
 def _measure_batch(samples: FloatArray, start: int, stop: int) -> _Batch:
@@ -163,6 +172,7 @@ def _measure_batch(samples: FloatArray, start: int, stop: int) -> _Batch:
         bands=np.sqrt(band_power),
         chroma=_to_unit_rows(chroma),
         centroid=np.divide(weighted, total, out=np.zeros_like(total), where=loud),
+        fine=partials(power),
     )
 
 

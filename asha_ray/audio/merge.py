@@ -1,6 +1,6 @@
 """Blocks put together again: the values that the whole track would have given.
 
-Shapes: g frames of the 60 Hz grid.
+Shapes: g frames of the 60 Hz grid, s seconds (the last may be short).
 """
 
 from collections.abc import Iterable
@@ -29,6 +29,8 @@ class Curves:
         bands: `[g, 3]` root mean square magnitude of low, middle and high bins.
         chroma: `[g, 12]` pitch classes from C, each frame's maximum 1 or all 0.
         centroid: `[g]` Hz.
+        timbre: `[s, 20]` mel cepstrum of each second.
+        steadiness: `[s, 2]` how steady each second's partials are, in -1..1.
         num_replaced: samples that were damaged and count as silence.
     """
 
@@ -39,6 +41,8 @@ class Curves:
     bands: FloatArray
     chroma: FloatArray
     centroid: FloatArray
+    timbre: FloatArray
+    steadiness: FloatArray
     num_replaced: int
 
 
@@ -52,17 +56,26 @@ def merge_blocks(blocks: Iterable[BlockFeatures], sample_rate: int) -> Curves:
     parts = sorted(blocks, key=lambda part: part.first_frame)
     floor_db = max(part.loudest_db for part in parts) - DYNAMIC_RANGE_DB
     rise = np.concatenate([_rise(part, floor_db) for part in parts])
-    flux = np.concatenate([part.flux for part in parts])
+
+    def joined(name: str) -> FloatArray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
     return Curves(
         duration_s=Fraction(parts[-1].source_samples, sample_rate),
-        onset_strength=np.pad(rise, (ONSET_SHIFT, 0))[: len(rise)],
-        flux=np.pad(flux, ((ONSET_SHIFT, 0), (0, 0)))[: len(flux)],
-        rms=np.concatenate([part.rms for part in parts]),
-        bands=np.concatenate([part.bands for part in parts]),
-        chroma=np.concatenate([part.chroma for part in parts]),
-        centroid=np.concatenate([part.centroid for part in parts]),
+        onset_strength=_delayed(rise),
+        flux=_delayed(joined("flux")),
+        rms=joined("rms"),
+        bands=joined("bands"),
+        chroma=joined("chroma"),
+        centroid=joined("centroid"),
+        timbre=joined("timbre"),
+        steadiness=joined("steadiness"),
         num_replaced=parts[-1].num_replaced,
     )
+
+
+def _delayed(curve: FloatArray) -> FloatArray:
+    return np.concatenate([np.zeros_like(curve[:ONSET_SHIFT]), curve[:-ONSET_SHIFT]])
 
 
 def _rise(part: BlockFeatures, floor_db: float) -> FloatArray:
