@@ -19,6 +19,7 @@ from asha_ray.audio.normalise import Normalisation, to_unit
 from asha_ray.audio.parallel import OrderedMap
 from asha_ray.audio.resample import at_video_frames, nearest_video_frames
 from asha_ray.audio.speech import find_speech
+from asha_ray.audio.structure import find_sections, find_tracks
 from asha_ray.values import (
     AudioClip,
     Features,
@@ -26,6 +27,7 @@ from asha_ray.values import (
     FloatArray,
     IndexArray,
     PcmStream,
+    TimeArray,
     num_frames_of,
 )
 
@@ -75,6 +77,8 @@ class GridFeatures:
         bands: `[g, 3]` in 0..1.
         chroma: `[g, 12]` in 0..1.
         centroid: `[g]` Hz.
+        section_times: `[a]` seconds, see `find_sections`.
+        track_times: `[b]` seconds, see `find_tracks`.
         speech: `[s]` whether somebody speaks, for each second.
         silence: `[s]` whether nothing is heard, for each second.
         num_replaced: samples that were damaged and count as silence.
@@ -88,6 +92,8 @@ class GridFeatures:
     bands: FloatArray
     chroma: FloatArray
     centroid: FloatArray
+    section_times: TimeArray
+    track_times: TimeArray
     speech: FlagArray
     silence: FlagArray
     num_replaced: int = 0
@@ -160,7 +166,7 @@ def measure_stream(
 
 
 def grid_features(curves: Curves, normalise: Normalisation | None = None) -> GridFeatures:
-    """What follows from a track's curves as a whole: scale and beats."""
+    """What follows from a track's curves as a whole: scale, beats and structure."""
     normalise = normalise or ("track" if curves.duration_s <= MIX_S else "rolling")
     num_frames = num_frames_of(curves.duration_s, Fraction(GRID_FPS))
     if curves.duration_s <= MIX_S:
@@ -177,6 +183,8 @@ def grid_features(curves: Curves, normalise: Normalisation | None = None) -> Gri
         bands=to_unit(curves.bands[:num_frames], normalise),
         chroma=curves.chroma[:num_frames],
         centroid=curves.centroid[:num_frames],
+        section_times=find_sections(curves),
+        track_times=find_tracks(curves),
         speech=speech,
         silence=silence,
         num_replaced=curves.num_replaced,
@@ -209,6 +217,8 @@ def features_at(grid: GridFeatures, fps: Fraction, settings: AnalysisSettings) -
         bands=at_video_frames(grid.bands, num_frames, fps),
         chroma=at_video_frames(grid.chroma, num_frames, fps),
         centroid=at_video_frames(grid.centroid, num_frames, fps),
+        section_times=grid.section_times,
+        track_times=grid.track_times,
         speech=grid.speech,
         silence=grid.silence,
     )
