@@ -18,17 +18,12 @@ from scipy import fft, sparse
 
 from asha_ray.audio.blocks import Block
 from asha_ray.audio.grid import BAND_EDGES_HZ, HOP_LENGTH, N_FFT, SAMPLE_RATE
+from asha_ray.audio.rise import NUM_MEL, Rise, measure_rise
 from asha_ray.audio.texture import partials, steadiness, timbre
-from asha_ray.values import FloatArray, IndexArray
+from asha_ray.values import FloatArray
 
-NUM_MEL = 128
 NUM_CHROMA = 12
 MIN_POWER = 1e-10
-DYNAMIC_RANGE_DB = 80.0
-"""librosa's `power_to_db`: mel levels this far below the track's loudest are raised to there."""
-
-LOUD_MEL_DB = 47.0
-"""No mel band of a sine at twice full scale is louder, so no track's floor is above this - 80."""
 
 BATCH_FRAMES = 240
 """Frames transformed together: about what a core's cache holds."""
@@ -38,17 +33,10 @@ BATCH_FRAMES = 240
 class BlockFeatures:
     """What was measured in a block, small enough to send anywhere.
 
-    Onset strength needs the floor under quiet mel bands, which hangs on the loudest moment of the
-    whole track. `rise` has it for the lowest floor possible, and the few frames for which a higher
-    one would matter bring their mel levels along.
-
     Attributes:
         first_frame: number of the first frame in the track.
-        rise: `[m]` dB, the median over mel bands of the increase since the frame before.
+        rise: what onset strength is made of, once the loudest block is known.
         loudest_db: the highest mel level in the block.
-        quiet_frames: `[q]` frames, counted in the block, whose rise depends on the floor.
-        quiet_now: `[q, 128]` their mel levels in dB.
-        quiet_before: `[q, 128]` the mel levels of the frames before them.
         flux: `[m, 3]` mean increase of loudness in low, middle and high mel bands since the frame
             before.
         rms: `[m]` root mean square level.
@@ -62,11 +50,8 @@ class BlockFeatures:
     """
 
     first_frame: int
-    rise: FloatArray
+    rise: Rise
     loudest_db: float
-    quiet_frames: IndexArray
-    quiet_now: FloatArray
-    quiet_before: FloatArray
     flux: FloatArray
     rms: FloatArray
     bands: FloatArray
@@ -89,21 +74,14 @@ def measure_block(block: Block) -> BlockFeatures:
         # Before the first frame of the track is no frame that it could rise from.
         mel_db[0] = mel_db[1]
     now, before = mel_db[1:], mel_db[:-1]
-    loudest_db = float(now.max())
-    floor_db = loudest_db - DYNAMIC_RANGE_DB
-    rise = rise_above(floor_db, now, before)
-    quiet = _depending_on_floor(floor_db, rise, now, before)
     bands, chroma, centroid, fine = (
         np.concatenate([getattr(part, name) for part in parts])[1:]
         for name in ("bands", "chroma", "centroid", "fine")
     )
     return BlockFeatures(
         first_frame=block.first_frame,
-        rise=rise,
-        loudest_db=loudest_db,
-        quiet_frames=quiet,
-        quiet_now=now[quiet],
-        quiet_before=before[quiet],
+        rise=measure_rise(now, before),
+        loudest_db=float(now.max()),
         flux=_flux(now, before),
         rms=_rms(block),
         bands=bands,
@@ -114,27 +92,6 @@ def measure_block(block: Block) -> BlockFeatures:
         source_samples=block.source_samples,
         num_replaced=block.num_replaced,
     )
-
-
-def rise_above(floor_db: float, now: FloatArray, before: FloatArray) -> FloatArray:
-    """Median over mel bands of how much each rose: librosa's onset strength before its shift.
-
-    Args:
-        floor_db: levels below count as this.
-        now: `[m, 128]` dB.
-        before: `[m, 128]` dB, one frame earlier.
-
-    Returns:
-        `[m]` dB, at least 0. It never grows with the floor.
-    """
-    increase = np.maximum(now, floor_db) - np.maximum(before, floor_db)
-    rise = np.zeros(len(now), np.float32)
-    # Where fewer than half of the bands rise, the median is 0.
-    middle = increase.shape[1] // 2
-    some = np.count_nonzero(increase > 0, axis=1) >= middle
-    ordered = np.partition(np.maximum(increase[some], 0), (middle - 1, middle), axis=1)
-    rise[some] = ordered[:, middle - 1 : middle + 1].mean(axis=1)
-    return rise
 
 
 def _flux(now: FloatArray, before: FloatArray) -> FloatArray:
@@ -185,19 +142,6 @@ def _power(samples: FloatArray) -> FloatArray:
     frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
     spectrum = fft.rfft(frames * _window(), axis=1, overwrite_x=True).astype(np.complex64)
     return np.asarray(np.square(spectrum.real) + np.square(spectrum.imag))
-
-
-def _depending_on_floor(
-    floor_db: float, rise: FloatArray, now: FloatArray, before: FloatArray
-) -> IndexArray:
-    """Frames `[q]` whose rise changes between the block's own floor and the highest possible.
-
-    The rise never grows with the floor, so where both ends agree all between do.
-    """
-    highest_db = max(LOUD_MEL_DB - DYNAMIC_RANGE_DB, floor_db + DYNAMIC_RANGE_DB / 4)
-    unsure = np.flatnonzero((rise > 0) & (before < highest_db).any(axis=1))
-    least = rise_above(highest_db, now[unsure], before[unsure])
-    return np.asarray(unsure[least != rise[unsure]], np.int64)
 
 
 def _rms(block: Block) -> FloatArray:

@@ -10,7 +10,8 @@ from fractions import Fraction
 import numpy as np
 
 from asha_ray.audio.grid import HOP_LENGTH, N_FFT
-from asha_ray.audio.measure import DYNAMIC_RANGE_DB, BlockFeatures, rise_above
+from asha_ray.audio.measure import BlockFeatures
+from asha_ray.audio.rise import DYNAMIC_RANGE_DB
 from asha_ray.values import FloatArray
 
 ONSET_SHIFT = N_FFT // (2 * HOP_LENGTH)
@@ -55,7 +56,7 @@ def merge_blocks(blocks: Iterable[BlockFeatures], sample_rate: int) -> Curves:
     """
     parts = sorted(blocks, key=lambda part: part.first_frame)
     floor_db = max(part.loudest_db for part in parts) - DYNAMIC_RANGE_DB
-    rise = np.concatenate([_rise(part, floor_db) for part in parts])
+    rise = np.concatenate([part.rise.above_floor(floor_db) for part in parts])
 
     def joined(name: str) -> FloatArray:
         return np.concatenate([getattr(part, name) for part in parts])
@@ -76,9 +77,3 @@ def merge_blocks(blocks: Iterable[BlockFeatures], sample_rate: int) -> Curves:
 
 def _delayed(curve: FloatArray) -> FloatArray:
     return np.concatenate([np.zeros_like(curve[:ONSET_SHIFT]), curve[:-ONSET_SHIFT]])
-
-
-def _rise(part: BlockFeatures, floor_db: float) -> FloatArray:
-    rise = part.rise.copy()
-    rise[part.quiet_frames] = rise_above(floor_db, part.quiet_now, part.quiet_before)
-    return rise
