@@ -9,7 +9,8 @@ AshaError                      base; the command line prints it without a traceb
 │   ├── FeaturesError          a features file is missing, damaged or too new
 │   └── VideoError             a video file cannot be read
 ├── StorageError               a path could not be read or written
-│   └── NotFoundError          nothing exists there (exit code 2)
+│   ├── NotFoundError          nothing exists there (exit code 2)
+│   └── UnwritableError        an output was named that cannot be written (exit code 2)
 ├── EncodeError                ffmpeg or the muxer failed
 ├── ResourceError              the machine or cluster cannot hold what was asked for
 ├── FarmError                  work on the farm failed
@@ -65,6 +66,12 @@ class StorageError(AshaError):
 
 class NotFoundError(StorageError):
     """Nothing exists at a path that should be read."""
+
+    exit_code = 2
+
+
+class UnwritableError(StorageError):
+    """An output was named that cannot be written; known before any work is done."""
 
     exit_code = 2
 

@@ -6,6 +6,7 @@ other files, and a name such as `a:b.wav` is taken for a protocol. So every inpu
 """
 
 import functools
+import re
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -21,6 +22,7 @@ MEDIA_FORMATS = (
 INPUT_OPTIONS = {"protocol_whitelist": "file,pipe", "format_whitelist": MEDIA_FORMATS}
 """What makes opening an untrusted file safe, for the program and for PyAV."""
 
+ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ?")
 TAIL_BYTES = 2000
 
 
@@ -111,7 +113,12 @@ class Program:
         size = self._stderr.seek(0, 2)
         self._stderr.seek(max(0, size - TAIL_BYTES))
         lines = self._stderr.read().decode(errors="replace").split("\n")
-        return "; ".join(line.strip() for line in lines if line.strip())[-600:] or "it said nothing"
+        told = [ADDRESS.sub("", line).strip() for line in lines]
+        words = "; ".join(dict.fromkeys(line for line in told if line))
+        if len(words) > 600:
+            # It names the cause first and its consequences at length.
+            words = f"{words[:250]} … {words[-340:]}"
+        return words or "it said nothing"
 
     def close(self) -> None:
         """End it if it still runs, and free what it held. May be called twice."""

@@ -6,8 +6,10 @@ are flat (`--crf 20`, `crf=20`). `RENDER_OPTIONS` and `TRAIN_OPTIONS` say which 
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self, TypeVar
+from os import PathLike
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -17,13 +19,17 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    model_validator,
 )
 
 from asha_ray.errors import SpecError
 from asha_ray.values import Size
 
-DROP_FRAME_RATES = {"23.976": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001"}
+DROP_FRAME_RATES = {
+    "23.976": "24000/1001",
+    "23.98": "24000/1001",
+    "29.97": "30000/1001",
+    "59.94": "60000/1001",
+}
 MAX_SIDE = 16384
 MAX_FPS = 1000
 
@@ -34,7 +40,9 @@ def parse_fps(value: str | float | Fraction) -> Fraction:
     Raises:
         ValueError: if it is no positive rational number up to 1000.
     """
-    text = str(value).strip()
+    text = str(value).strip()[:40]
+    if "e" in text.lower():  # no one means 1e9, and its digits would fill the memory
+        raise ValueError(f"'{text}' is no frame rate; write one like 60 or 30000/1001")
     try:
         fps = Fraction(DROP_FRAME_RATES.get(text, text))
     except (ValueError, ZeroDivisionError):
@@ -71,13 +79,28 @@ def _canonical_size(value: Any) -> str:
     return f"{width}x{height}"
 
 
+def _even_size(text: str) -> str:
+    width, height = parse_size(text)
+    if width % 2 or height % 2:
+        better = f"{width + width % 2}x{height + height % 2}"
+        raise ValueError(f"{text}: 4:2:0 video has even sides; try {better}")
+    return text
+
+
+def _path_text(value: Any) -> Any:
+    # YAML reads a folder named 2023 as a number, and one named 2023-05-01 as a date.
+    return str(value) if isinstance(value, PathLike | int | float | date) else value
+
+
 def _no_null_byte(text: str) -> str:
     if "\0" in text:
         raise ValueError("a path cannot hold a null byte")
     return text
 
 
-Uri = Annotated[str, Field(min_length=1), BeforeValidator(str), AfterValidator(_no_null_byte)]
+Uri = Annotated[
+    str, BeforeValidator(_path_text), Field(min_length=1), AfterValidator(_no_null_byte)
+]
 Fps = Annotated[str, BeforeValidator(_canonical_fps)]
 SizeText = Annotated[str, BeforeValidator(_canonical_size)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -92,7 +115,7 @@ class _Frozen(BaseModel):
 class VideoSettings(_Frozen):
     """The picture: `size` is the model's own where absent."""
 
-    size: SizeText | None = None
+    size: Annotated[SizeText, AfterValidator(_even_size)] | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
     fps: Fps = "60"
     codec: Literal["libx264", "libx265"] = "libx264"
@@ -101,13 +124,6 @@ class VideoSettings(_Frozen):
         "ultrafast", "superfast", "veryfast", "faster", "fast",
         "medium", "slow", "slower", "veryslow",
     ] = "veryfast"  # fmt: skip
-
-    @model_validator(mode="after")
-    def _even_size(self) -> Self:
-        if self.size and any(side % 2 for side in parse_size(self.size)):
-            width, height = (side + side % 2 for side in parse_size(self.size))
-            raise ValueError(f"size {self.size}: 4:2:0 video has even sides; try {width}x{height}")
-        return self
 
 
 class FeatureSettings(_Frozen):
@@ -184,6 +200,8 @@ Filters = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_
 
 def _parse_filters(value: Any) -> Any:
     if isinstance(value, str):
+        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", value):
+            raise ValueError(f"'{value}' are no filters; write them like 32,64,128")
         return tuple(int(part) for part in value.split(","))
     return value
 
@@ -205,6 +223,7 @@ class TrainSpec(_Frozen):
     epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 16
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
     kl_weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     encoder_filters: Annotated[Filters | None, BeforeValidator(_parse_filters)] = None
     decoder_filters: Annotated[Filters | None, BeforeValidator(_parse_filters)] = None
@@ -297,6 +316,8 @@ def with_options(
         target = merged
         for group in groups:
             target = target.setdefault(group, {})
+            if not isinstance(target, dict):
+                raise SpecError(f"settings: {group} must be a group of fields, not {target!r}")
         target[last] = value
     return merged
 

@@ -125,7 +125,10 @@ def _check_format(path: Path, stream: PcmStream) -> None:
 
 
 def _stream_soundfile(path: Path) -> PcmStream:
-    file = soundfile.SoundFile(str(path))
+    if path.suffix.lower() == ".mp3" and not _begins_like_mp3(path):
+        # libsndfile would believe the name, and its MP3 decoder complain on stderr.
+        raise ValueError("not an MP3 file")
+    file = soundfile.SoundFile(str(path.absolute()))
 
     def blocks() -> Iterator[FloatArray]:
         num_read = 0
@@ -136,7 +139,9 @@ def _stream_soundfile(path: Path) -> PcmStream:
                 except soundfile.LibsndfileError:
                     break
                 if not len(block):
-                    return
+                    if num_read >= file.frames:
+                        return
+                    break  # it stopped early without a word
                 num_read += len(block)
                 yield block
         # libsndfile gave up inside a damaged file; ffmpeg steps over damage and goes on.
@@ -150,6 +155,12 @@ def _stream_soundfile(path: Path) -> PcmStream:
             yield from _cut(rest.blocks, num_read, None)
 
     return PcmStream(file.samplerate, file.channels, blocks())
+
+
+def _begins_like_mp3(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(3)
+    return head == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0)
 
 
 def _stream_ffmpeg(path: Path) -> PcmStream:

@@ -195,13 +195,13 @@ def features_at(grid: GridFeatures, fps: Fraction, settings: AnalysisSettings) -
     """Measured features at the frames of a video, with the envelopes at its rate."""
     num_frames = num_frames_of(grid.duration_s, fps)
     onset_strength = at_video_frames(grid.onset_strength, num_frames, fps, keep_peaks=True)
-    beat_frames = nearest_video_frames(grid.beat_frames, num_frames, fps)
+    beat_frames, kept = nearest_video_frames(grid.beat_frames, num_frames, fps)
     return Features(
         fps=fps,
         duration_s=float(grid.duration_s),
         onset_strength=onset_strength,
         beat_frames=beat_frames,
-        beat_times=grid.beat_frames / GRID_FPS,
+        beat_times=grid.beat_frames[kept] / GRID_FPS,
         tempo=grid.tempo,
         decay_linear=linear_decay(
             onset_strength,

@@ -7,6 +7,7 @@ Keys: `version`, `fps` (numerator, denominator), `duration_s`, `onset_info [n, 3
 """
 
 import zipfile
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,17 @@ from asha_ray.errors import FeaturesError
 from asha_ray.values import Features
 
 VERSION = 1
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    ZeroDivisionError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 CURVES = ("onset_strength", "decay_linear", "decay_exponential", "rms")
 LATER = {
     "chroma": np.float32,
@@ -42,7 +54,7 @@ def write_features(features: Features, path: Path) -> None:
         **{name: getattr(features, name) for name in (*CURVES, *LATER)},
     }
     with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def read_features(path: Path, name: str | None = None) -> Features:
@@ -53,7 +65,7 @@ def read_features(path: Path, name: str | None = None) -> Features:
     """
     what = name or str(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             version = int(file["version"])
             if version > VERSION:
                 raise FeaturesError(
@@ -71,14 +83,7 @@ def read_features(path: Path, name: str | None = None) -> Features:
                 **{curve: file[curve].astype(np.float32) for curve in CURVES},
                 **{key: file[key].astype(kind) for key, kind in LATER.items() if key in file},
             )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        ZeroDivisionError,
-        zipfile.BadZipFile,
-    ) as error:
+    except UNREADABLE as error:
         raise FeaturesError(
             f"reading features {what}: it is no features file ({error}); "
             "write one with `asha-ray analyze`"
@@ -99,6 +104,8 @@ def _check(features: Features, what: str) -> None:
         or not _fit_if_measured(features)
         or not all(np.isfinite(curve).all() for curve in (*curves, features.bands))
         or beats.ndim != 1
+        or features.beat_times.shape != beats.shape
+        or not np.isfinite(features.beat_times).all()
         or (len(beats) > 0 and (beats.min() < 0 or beats.max() >= num_frames))
     ):
         raise FeaturesError(

@@ -46,9 +46,12 @@ def at_video_frames(
     return np.asarray(result, np.float32)
 
 
-def nearest_video_frames(grid_frames: IndexArray, num_frames: int, fps: Fraction) -> IndexArray:
-    """The video frames nearest to frames of the grid, each once."""
-    return np.unique(np.minimum(_frame_of_grid(grid_frames, fps), num_frames - 1))
+def nearest_video_frames(
+    grid_frames: IndexArray, num_frames: int, fps: Fraction
+) -> tuple[IndexArray, IndexArray]:
+    """The video frames of beats, and which beats they are: of several in one frame the first."""
+    nearest = np.minimum(_frame_of_grid(grid_frames, fps), num_frames - 1)
+    return np.unique(nearest, return_index=True)
 
 
 def _frame_of_grid(grid_frames: IndexArray, fps: Fraction) -> IndexArray:

@@ -139,6 +139,12 @@ def train(
         int | None, typer.Option(help="Images a step, for each worker. [default: 16]")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="[default: 0.001]")] = None,
+    schedule: Annotated[
+        Literal["constant", "cosine"] | None,
+        typer.Option(
+            help="Keep the learning rate, or warm up and lower it to a tenth. [default: constant]"
+        ),
+    ] = None,
     kl_weight: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
     encoder_filters: Annotated[
         str | None, typer.Option(help="Such as 32,64,128,256. [default: the preset's]")
@@ -167,6 +173,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        schedule=schedule,
         kl_weight=kl_weight,
         encoder_filters=encoder_filters,
         decoder_filters=decoder_filters,

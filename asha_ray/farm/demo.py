@@ -6,13 +6,13 @@ from pathlib import Path
 import soundfile
 from PIL import Image
 
-from asha_ray.demo.art import draw_gallery
-from asha_ray.demo.music import compose
 from asha_ray.errors import CheckError
 from asha_ray.farm.inspect import Inspection, inspect
 from asha_ray.farm.render import RenderResult, render
 from asha_ray.farm.train import train
 from asha_ray.progress import NullProgress, Progress
+from asha_ray.showcase.art import draw_gallery
+from asha_ray.showcase.music import compose
 from asha_ray.spec import RenderSpec, TrainSpec, build
 
 NUM_IMAGES = 240
@@ -20,15 +20,16 @@ IMAGE_SIZE = (192, 192)
 TRAINING = {
     "preset": "studio",
     "size": IMAGE_SIZE,
-    "latent": 32,
-    "epochs": 40,
-    "batch_size": 16,
-    "learning_rate": 1e-3,
-    "kl_weight": 1.0,
-    "encoder_filters": (16, 32, 64, 128),
-    "decoder_filters": (128, 96, 64, 32),
+    "latent": 64,
+    "epochs": 24,
+    "batch_size": 4,
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "kl_weight": 0.5,
+    "encoder_filters": (16, 32, 64, 96),
+    "decoder_filters": (64, 32, 16),
 }
-VIDEO = {"size": (768, 768)}
+LOOK = {"video": {"size": (576, 576)}, "motion": {"keyframe_gap": 0.75}}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def demo(out: str, progress: Progress | None = None) -> DemoResult:
     rendered = render(
         build(
             RenderSpec,
-            {"audio": audio, "model": model, "output": folder / "demo.mp4", "video": VIDEO},
+            {"audio": audio, "model": model, "output": folder / "demo.mp4", **LOOK},
         ),
         progress,
     )

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -82,7 +83,7 @@ def _ffmpeg() -> Finding:
         known = ffmpeg.encoders()
         encoders = [name for name in ENCODERS if name in known]
         value = f"{ffmpeg.version()} with {', '.join(encoders)}"
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return Finding("ffmpeg", f"it does not run ({error})", "reinstall imageio-ffmpeg")
     missing = [name for name in NEEDED_ENCODERS if name not in encoders]
     return Finding("ffmpeg", value, f"it lacks {', '.join(missing)}" if missing else "")

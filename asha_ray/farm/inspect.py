@@ -10,7 +10,7 @@ import numpy as np
 from asha_ray.errors import AshaError, VideoError
 from asha_ray.farm.analysis import analyze_uri
 from asha_ray.farm.models import load_files
-from asha_ray.farm.plan import analysis_job, make_path
+from asha_ray.farm.plan import analysis_job, keyframes_of, make_path
 from asha_ray.spec import RenderSpec, build
 from asha_ray.storage import storage_of
 from asha_ray.storage.keys import file_digest
@@ -92,9 +92,8 @@ def motion_correlation(record: Mapping[str, Any], difference: FloatArray) -> flo
     try:
         spec = build(RenderSpec, record["spec"])
         files = load_files(spec.model)
-        path = make_path(
-            spec, analyze_uri(analysis_job(spec), str(record["work"])), files.keyframes
-        )
+        analysis = analyze_uri(analysis_job(spec), str(record["work"]))
+        path = make_path(spec, analysis, keyframes_of(spec, files))
     except (AshaError, KeyError, TypeError):
         return None
     start = round(spec.start * float(path.fps))

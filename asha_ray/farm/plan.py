@@ -125,7 +125,7 @@ def make_plan(
         ModelError: if there are no keyframes, or they do not fit the model.
     """
     fps = Fraction(spec.video.fps)
-    keyframes = _keyframes(spec, files)
+    keyframes = keyframes_of(spec, files)
     path = make_path(spec, analysis, keyframes)
     start, duration_s = _range(spec, analysis.duration_s, fps)
     num_frames = num_frames_of(duration_s, fps)
@@ -182,7 +182,8 @@ def make_path(spec: RenderSpec, analysis: Analysis, keyframes: FloatArray) -> Se
     )
 
 
-def _keyframes(spec: RenderSpec, files: ModelFiles) -> FloatArray:
+def keyframes_of(spec: RenderSpec, files: ModelFiles) -> FloatArray:
+    """The keyframes `[num_keyframes, L]` that a render visits: those it names, or the model's."""
     if spec.motion.keyframes is None:
         return files.keyframes
     return load_keyframes(spec.motion.keyframes, files.architecture.latent_dim)

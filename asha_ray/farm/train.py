@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -157,7 +157,13 @@ def _train_on_ray(
     with _relayed(board, progress):
         result = _fit(trainer)
     with result.checkpoint.as_directory() as folder:
-        _publish(Path(folder) / MODEL, spec.output)
+        trained = Path(folder) / MODEL
+        if not trained.is_dir():
+            raise SpecError(
+                f"resuming {spec.output}: the earlier run went past {spec.epochs} epochs already; "
+                "give more --epochs"
+            )
+        _publish(trained, spec.output)
     return num_images
 
 
@@ -209,7 +215,10 @@ def _relayed(board: Any, progress: Progress) -> Iterator[None]:
 
     def relay() -> None:
         while not ended.wait(POLL_S):
-            count, detail = ray.get(board.take.remote())
+            try:
+                count, detail = ray.get(board.take.remote())
+            except RayError:
+                return  # the cluster is gone; whoever waits for the training is told
             if count:
                 progress.advance(count, detail)
 

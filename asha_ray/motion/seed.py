@@ -92,6 +92,7 @@ def seed_path(
         envelope=envelope,
         fps=fps,
         first_keyframe=int(np.random.default_rng(seed).integers(len(keyframes))),
-        keyframe_gap=Fraction(str(keyframe_gap)),
+        # Nanoseconds keep the integers of `latents` within 64 bits, however long the show.
+        keyframe_gap=Fraction(str(keyframe_gap)).limit_denominator(10**9),
         min_factor=min_factor,
     )

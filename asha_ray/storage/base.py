@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from asha_ray.errors import SpecError
+from asha_ray.errors import NotFoundError, SpecError
 
 
 class Entry(NamedTuple):
@@ -52,7 +52,7 @@ class Storage(Protocol):
         """A local file with this content while the context lasts; not to be written to."""
 
     def check_writable(self, uri: str) -> None:
-        """Raise `StorageError` at once where `uri` could not be written later."""
+        """Raise `UnwritableError` at once where `uri` could not be written later."""
 
 
 def is_s3(uri: str) -> bool:
@@ -64,7 +64,7 @@ def storage_of(uri: str) -> Storage:
     """The storage that keeps `uri`.
 
     Raises:
-        SpecError: if it has a scheme other than `s3://` or `file://`.
+        SpecError: if it has another scheme than `s3://`.
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
     if scheme and scheme[1] == "s3":
@@ -85,7 +85,17 @@ def _s3() -> Storage:
 
 def join(uri: str, *parts: str) -> str:
     """`uri` with path parts below it."""
-    return "/".join([uri.rstrip("/") or "/", *parts]) if parts else uri
+    return "/".join([uri.rstrip("/"), *parts]) if parts else uri
+
+
+def require_file(path: Path) -> None:
+    """Make sure that a local file that shall be uploaded is there.
+
+    Raises:
+        NotFoundError: if it is not.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"reading {path}: there is no such file; check the path")
 
 
 def parent(uri: str) -> str:

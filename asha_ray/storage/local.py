@@ -5,20 +5,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from asha_ray.errors import NotFoundError, StorageError
-from asha_ray.storage.base import Entry
+from asha_ray.errors import NotFoundError, StorageError, UnwritableError
+from asha_ray.storage.base import Entry, require_file
 
 REMEDIES = {
     errno.ENOSPC: "free some space, or choose another disk",
     errno.EACCES: "check its permissions, or choose another place",
     errno.EPERM: "check its permissions, or choose another place",
     errno.EROFS: "the disk is read-only; choose another place",
-    errno.ENOTDIR: "a part of the path is a file; choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+
+TEMPORARY_PREFIX = ".asha-"
 
 
 class LocalStorage:
@@ -43,11 +45,15 @@ class LocalStorage:
     def list(self, uri: str) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri."""
         with _explained("listing", uri):
-            paths = sorted(path for path in Path(uri).rglob("*") if path.is_file())
-            yield from [Entry(str(path), path.stat().st_size) for path in paths]
+            paths = [path for path in Path(uri).rglob("*") if path.is_file()]
+            entries = [
+                Entry(str(path), path.stat().st_size) for path in paths if not _is_temporary(path)
+            ]
+        yield from sorted(entries)
 
     def upload(self, path: Path, uri: str) -> None:
         """Put a finished local file at `uri`, whole."""
+        require_file(path)
         with _explained("writing", uri), _appearing(Path(uri)) as temporary:
             shutil.copyfile(path, temporary)
 
@@ -64,17 +70,23 @@ class LocalStorage:
     @contextmanager
     def local_copy(self, uri: str) -> Iterator[Path]:
         """The file itself."""
-        if not Path(uri).exists():
+        with _explained("reading", uri):
+            exists = Path(uri).exists()
+        if not exists:
             raise NotFoundError(f"reading {uri}: there is no such file; check the path")
         yield Path(uri)
 
     def check_writable(self, uri: str) -> None:
         """Raise at once where `uri` could not be written later."""
         path = Path(uri)
-        if path.is_dir():
-            raise StorageError(f"writing {uri}: it is a folder; give the name of a file")
-        with _explained("writing", uri), _appearing(path, publish=False):
-            pass
+        try:
+            with _explained("writing", uri):
+                if path.is_dir():
+                    raise IsADirectoryError(uri)
+                with _appearing(path, publish=False):
+                    pass
+        except StorageError as error:
+            raise UnwritableError(str(error)) from error
 
 
 @contextmanager
@@ -82,7 +94,7 @@ def _appearing(path: Path, *, publish: bool = True) -> Iterator[Path]:
     """A private temporary file beside `path` that takes its name at the end, or vanishes."""
     path = path.absolute()
     made = _make_folders(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX, suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -94,7 +106,12 @@ def _appearing(path: Path, *, publish: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if not publish:
             for folder in made:
-                folder.rmdir()
+                with suppress(OSError):  # someone else has put something there meanwhile
+                    folder.rmdir()
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(TEMPORARY_PREFIX) and path.suffix == ".tmp"
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -116,6 +133,10 @@ def _explained(doing: str, uri: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise NotFoundError(f"{doing} {uri}: there is no such file; check the path") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StorageError(
+            f"{doing} {uri}: a part of the path is a file, not a folder; choose another place"
+        ) from error
     except IsADirectoryError as error:
         raise StorageError(f"{doing} {uri}: it is a folder; give the name of a file") from error
     except OSError as error:

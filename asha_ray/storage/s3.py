@@ -22,8 +22,8 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from asha_ray.errors import NotFoundError, SpecError, StorageError
-from asha_ray.storage.base import Entry, basename
+from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
+from asha_ray.storage.base import Entry, basename, require_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -66,11 +66,14 @@ class S3Storage:
             )
             for page in pages:
                 for item in page.get("Contents", []):
+                    if item["Key"].endswith("/"):
+                        continue  # a console's mark of an empty folder
                     yield Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]))
 
     def upload(self, path: Path, uri: str) -> None:
         """Put a finished local file at `uri`, whole."""
         bucket, key = _split(uri)
+        require_file(path)
         with _explained("writing", uri):
             _client().upload_file(str(path), bucket, key)
 
@@ -98,8 +101,15 @@ class S3Storage:
     def check_writable(self, uri: str) -> None:
         """Raise at once where the bucket is missing or refuses us."""
         bucket, _ = _split(uri)
-        with _explained("writing", uri):
-            _client().head_bucket(Bucket=bucket)
+        try:
+            with _explained("writing", uri):
+                _client().head_bucket(Bucket=bucket)
+        except NotFoundError as error:
+            raise UnwritableError(
+                f"writing {uri}: there is no such bucket; create it or check its name"
+            ) from error
+        except StorageError as error:
+            raise UnwritableError(str(error)) from error
 
 
 @functools.cache
@@ -153,6 +163,8 @@ def _explained(doing: str, uri: str) -> Iterator[None]:
     except ClientError as error:
         raise _from_answer(doing, uri, error) from error
     except (BotoCoreError, Boto3Error) as error:
+        if isinstance(error.__context__, ClientError):  # how boto3 hides what S3 answered
+            raise _from_answer(doing, uri, error.__context__) from error
         raise StorageError(f"{doing} {uri}: {error}; check the network and try again") from error
 
 

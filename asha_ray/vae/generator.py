@@ -98,9 +98,9 @@ class VaeGenerator:
 
 @torch.inference_mode()
 def encode_images(
-    vae: Vae, images: ByteArray, device: str, sample_seed: int | None = None
+    vae: Vae, images: ByteArray, device: str, random: np.random.Generator | None = None
 ) -> FloatArray:
-    """Keyframes `[n, L]` of pictures `[n, H, W, 3]` uint8: `z_mean`, or `z` drawn with a seed."""
+    """Keyframes `[n, L]` of pictures `[n, H, W, 3]` uint8: `z_mean`, or `z` drawn at `random`."""
     means, log_vars = [], []
     for start in range(0, len(images), ENCODE_BATCH):
         mean, log_var = vae.encoder(to_tensor(images[start : start + ENCODE_BATCH], device))
@@ -109,7 +109,7 @@ def encode_images(
     if not means:
         return np.zeros((0, vae.architecture.latent_dim), np.float32)
     z_mean = torch.cat(means).numpy()
-    if sample_seed is None:
+    if random is None:
         return z_mean
-    noise = np.random.default_rng(sample_seed).standard_normal(z_mean.shape, dtype=np.float32)
+    noise = random.standard_normal(z_mean.shape, dtype=np.float32)
     return np.asarray(z_mean + np.exp(torch.cat(log_vars).numpy() / 2) * noise, np.float32)

@@ -6,6 +6,7 @@ anyone, and may have been edited by hand.
 
 import hashlib
 import json
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def read_config(folder: Path, name: str | None = None) -> tuple[Architecture, di
         version = config["version"]
         if not isinstance(version, int):
             raise ValueError(f"its version is {version!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             f"reading model {what}: {CONFIG} is damaged ({error}); train the model again"
         ) from error
@@ -125,9 +126,18 @@ def read_keyframes(path: Path, latent_dim: int, what: str) -> FloatArray:
     """
     try:
         # Memory-mapped, so that a header cannot claim more memory than the file has bytes.
-        mapped = np.load(path, allow_pickle=False, mmap_mode="r")
+        mapped = np.lib.format.open_memmap(path, mode="r")
         keyframes = np.array(mapped, np.float32)
-    except (OSError, ValueError, EOFError, TypeError, OverflowError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        OverflowError,
+        SyntaxError,
+        RecursionError,
+        tokenize.TokenError,
+    ) as error:
         raise ModelError(
             f"reading keyframes of {what}: {path.name} is damaged ({error}); write it again"
         ) from error
@@ -161,6 +171,13 @@ def _read_weights(path: Path, architecture: Architecture, what: str) -> dict[str
                 f"reading model {what}: {path.name} does not fit {CONFIG}: tensor {name} has shape "
                 f"{got}, not {wanted}; restore the two from one training"
             )
+    if not all(tensor.is_floating_point() for tensor in state.values()):
+        raise ModelError(
+            f"reading model {what}: {path.name} holds weights of a dtype that is not floating "
+            "point; copy or train it again"
+        )
+    # Weights kept in half precision are computed with in the precision that is asked for.
+    state = {name: tensor.float() for name, tensor in state.items()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise ModelError(
             f"reading model {what}: {path.name} holds NaN or infinite weights; train it again with "

@@ -3,6 +3,7 @@
 Shapes: b pictures of a worker's batch, L latent dimensions.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from asha_ray.vae.architecture import Reconstruction
 from asha_ray.values import FloatArray, IndexArray
+
+WARMUP_STEPS = 20
+FINAL_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,21 @@ def epoch_batches(
         share = slice(rank, None, num_workers) if rank < len(indices) else slice(0, 1)
         weight = len(indices[share]) * num_workers / len(indices) if rank < len(indices) else 0.0
         yield Batch(indices[share], noise[share], weight)
+
+
+def learning_rate_at(step: int, num_steps: int, learning_rate: float, schedule: str) -> float:
+    """The learning rate of a step, from 0: `constant`, or `cosine`.
+
+    `cosine` rises linearly over the first 20 steps (a tenth of a short training), then falls along
+    half a cosine to a tenth.
+    """
+    if schedule == "constant":
+        return learning_rate
+    warmup = max(1, min(WARMUP_STEPS, num_steps // 10))
+    rise = min(1.0, (step + 1) / warmup)
+    progress = min(1.0, max(0, step - warmup) / max(1, num_steps - warmup))
+    fall = FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))
+    return learning_rate * rise * fall
 
 
 def num_batches(num_images: int, batch_size: int, num_workers: int) -> int:

@@ -51,7 +51,7 @@ def encode_segment(
             raise EncodeError(
                 f"encoding {num_frames} frames of {size[0]}x{size[1]} with {settings.codec}: "
                 f"ffmpeg ended with code {exit_code}: {program.last_words()}"
-            )
+            ) from feeder.broken
     return num_frames
 
 
@@ -61,7 +61,7 @@ class _Feeder:
     def __init__(self, program: ffmpeg.Program) -> None:
         self._program = program
         self._queue: queue.Queue[ByteArray | None] = queue.Queue(QUEUE_BATCHES)
-        self.broken = False
+        self.broken: Exception | None = None
         self._thread = threading.Thread(target=self._write_all, daemon=True)
         self._thread.start()
 
@@ -70,6 +70,8 @@ class _Feeder:
         for batch in batches:
             if self.broken:
                 break
+            if not len(batch):
+                continue
             self._queue.put(batch)
             num_frames += len(batch)
         return num_frames
@@ -86,8 +88,8 @@ class _Feeder:
                 view = np.ascontiguousarray(batch).data.cast("B")
                 while view:
                     view = view[self._program.stdin.write(view) :]
-            except OSError:
-                self.broken = True
+            except Exception as error:  # noqa: BLE001 (told where frames are fed)
+                self.broken = error
 
     def _taken(self) -> Iterator[ByteArray]:
         while (batch := self._queue.get()) is not None:

@@ -136,7 +136,7 @@ def probe(path: Path, *, decode: bool = True) -> VideoReport:
             )
         if decode:
             report = VideoReport(**{**vars(report), "pictures": _watch(path)})
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError, struct.error) as error:
         raise VideoError(f"inspecting {path}: it is no video that can be read ({error})") from error
     return report
 

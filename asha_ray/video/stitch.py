@@ -47,11 +47,13 @@ def stitch(
     try:
         with ExitStack() as stack:
             output = stack.enter_context(
-                av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+                av.open(file_url(path), "w", format="mp4", options={"movflags": "+faststart"})
             )
             output.metadata.update(metadata or {})
             pending = iter(segments)
-            first = next(pending)
+            first = next(pending, None)
+            if first is None:
+                raise EncodeError(f"joining segments into {path.name}: there are none")
             video = _add_video(output, first[0], fps)
             streams = [_video_packets([first], pending, video, fps, counter)]
             if sound is not None:

@@ -44,6 +44,12 @@ CONES_TO_RGB = np.array(
     [[4.0767, -3.3077, 0.2310], [-1.2684, 2.6098, -0.3413], [-0.0042, -0.7034, 1.7076]]
 )
 # Bounds of phase, fold, twist, spin and tilt in radians.
+# A tour goes round a closed curve this often, in between the images of the rounds before.
+TOUR_ROUNDS = 8
+# How often each parameter swings in one round, where it begins, and how far it goes.
+TOUR_TURNS = np.array([1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+TOUR_OFFSETS = np.array([0.0, 0.2, 0.0, 0.3, 0.6, 0.9, 0.1])
+TOUR_REACH = np.array([0.48, 0.48, 0.0, 0.3, 0.3, 0.35, 0.35])
 SHAPE_BOUNDS = np.array([[0, 2 * np.pi], [0.5, 1.05], [-0.6, 0.6], [-0.45, 0.45], [0.35, 0.85]])
 
 
@@ -79,22 +85,34 @@ def draw_ribbon(size: tuple[int, int], seed: int) -> ByteArray:
 
 
 def draw_gallery(num_images: int, size: tuple[int, int], seed: int = 0) -> Iterator[ByteArray]:
-    """Draw a family of images that covers the ribbon's parameters evenly.
+    """Draw a family of images that lie on one closed, smooth curve through the parameters.
+
+    Neighbours are alike, as in a hand-picked sequence, so that a path from one to the next shows
+    a form that moves and not two that are blended. The curve is gone round eight times, each time
+    in between the images of the times before: no image comes twice.
 
     Args:
-        num_images: How many images to yield.
+        num_images: How many images to yield; some hundreds make neighbours a small step apart.
         size: Width and height in pixels, each at least 16.
-        seed: Shifts the whole family; the same seed gives the same images.
+        seed: Begins the tour elsewhere; the same seed gives the same images.
 
     Yields:
-        `[height, width, 3]` uint8 sRGB, consecutive images being far apart.
+        `[height, width, 3]` uint8 sRGB.
     """
-    # An additive low-discrepancy sequence leaves no gaps and no clumps in seven dimensions,
-    # which independent draws would at a few hundred images. Its base solves x^8 = x + 1.
-    steps = 1.0969815577985598 ** -np.arange(1.0, 8.0)
-    offset = np.random.default_rng(seed).random(7)
+    offset = np.random.default_rng(seed).random()
     for index in range(num_images):
-        yield render_ribbon(_ribbon_at((offset + index * steps) % 1.0), size)
+        finished_rounds, place = divmod(TOUR_ROUNDS * index, num_images)
+        position = (place + finished_rounds) / num_images + offset
+        yield render_ribbon(_ribbon_at(_tour_at(position % 1.0)), size)
+
+
+def _tour_at(position: float) -> DoubleArray:
+    """The point `[7]` of the unit cube at `position` in 0..1 of a closed curve through it."""
+    turns = TOUR_TURNS * position + TOUR_OFFSETS
+    waves: DoubleArray = 0.5 + TOUR_REACH * np.sin(2 * np.pi * turns)
+    # The phase of the folds is an angle itself: it turns on and on.
+    waves[2] = turns[2] % 1.0
+    return waves
 
 
 def render_ribbon(ribbon: Ribbon, size: tuple[int, int]) -> ByteArray:

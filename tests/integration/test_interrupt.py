@@ -1,0 +1,128 @@
+"""Ctrl-C in the middle of a render: the right exit code, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import media
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
+        time.sleep(0.05)
+
+
+def encoders_below(process: subprocess.Popen) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "rawvideo" in child.cmdline():
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start(
+    model: Path, tmp_path: Path, temporary: Path
+) -> Iterator[Callable[[str], subprocess.Popen]]:
+    """Start a render that takes minutes, in a process group of its own."""
+    sound = media.write_sound(tmp_path / "long.wav", media.music(20, 22050), 22050)
+    processes = []
+
+    def run(executor: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "asha_ray", "render", str(sound), "--model", str(model)),
+                *("--out", str(tmp_path / "out" / "v.mp4"), "--work", str(tmp_path / "work")),
+                *("--size", "1280x720", "--preset", "veryslow", "--executor", executor),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env={**os.environ, "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp"},
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def assert_nothing_is_left(tmp_path: Path, temporary: Path, encoders: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(encoders, timeout=10)
+    assert alive == [], "an encoder goes on after its render has ended"
+    out = tmp_path / "out"
+    assert not out.exists() or list(out.iterdir()) == []
+    assert [path.name for path in (tmp_path / "work").rglob("*.tmp")] == []
+    left = [path.name for path in temporary.iterdir() if path.name != "ray"]
+    assert left == [], "temporary files are left"
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(signal.SIGINT, id="SIGINT"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
+def test_a_serial_render(
+    kind: signal.Signals, start: Callable, tmp_path: Path, temporary: Path
+) -> None:
+    process = start("serial")
+    wait_for(lambda: encoders_below(process), 60, "an encoder")
+    encoders = encoders_below(process)
+
+    # Ctrl-C in a terminal reaches the whole group, SIGTERM the one process.
+    if kind == signal.SIGINT:
+        os.killpg(process.pid, kind)
+    else:
+        process.send_signal(kind)
+    out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert_nothing_is_left(tmp_path, temporary, encoders)
+    assert "interrupted; the same command goes on from what is finished" in err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_render_on_ray(start: Callable, tmp_path: Path, temporary: Path) -> None:
+    process = start("ray")
+    wait_for(lambda: encoders_below(process), 120, "an encoder")
+    encoders = encoders_below(process)
+
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert_nothing_is_left(tmp_path, temporary, encoders)

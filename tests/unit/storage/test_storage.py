@@ -1,0 +1,470 @@
+"""One conformance test for every storage: a local disk and S3 must not be told apart."""
+
+import errno
+import shutil
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import boto3
+import botocore.loaders
+import botocore.session
+import pytest
+from botocore.config import Config
+from botocore.exceptions import EndpointConnectionError
+from moto.server import ThreadedMotoServer
+
+from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
+from asha_ray.storage import Entry, Storage, base, basename, join, local, parent, s3, storage_of
+
+KEY_ID, SECRET = "AKIDNEVERSHOWN", "secret/never+shown"
+LOADER = botocore.loaders.create_loader()
+PART_BYTES = 8 << 20
+"""boto3 sends larger files in parts."""
+
+
+@dataclass
+class Place:
+    """An empty folder or prefix, its storage, and how an upload can be made to fail half way."""
+
+    root: str
+    storage: Storage
+    fail_uploads: Callable[[], Any]
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(monkeypatch, tmp_path):
+    """An AWS environment that is wholly this test's; returns what sets the endpoint."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+
+    def forget():
+        s3._client.cache_clear()
+        base._s3.cache_clear()
+
+    def use(endpoint):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        once = Config(retries={"mode": "standard", "max_attempts": 1}, connect_timeout=5)
+        monkeypatch.setattr(s3, "_config", lambda: once)
+        # A session of its own remembers no other test's credentials; a shared loader saves
+        # reading the service's description for each.
+        session = botocore.session.Session()
+        session.register_component("data_loader", LOADER)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", boto3.Session(botocore_session=session))
+        forget()
+
+    yield use
+    if s3._client.cache_info().currsize:
+        s3._client().close()
+    forget()
+
+
+@pytest.fixture
+def bucket(aws, s3_server):
+    aws(s3_server)
+    name = f"bucket-{uuid.uuid4()}"
+    s3._client().create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+def _failing_disk(monkeypatch):
+    def copy_half(source, target):
+        with open(source, "rb") as file:  # noqa: PTH123 (as shutil does)
+            half = file.read()[: -PART_BYTES // 2]
+        with open(target, "wb") as file:  # noqa: PTH123
+            file.write(half)
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", copy_half)
+
+
+def _failing_network(monkeypatch):
+    def refuse_second_part(params, **_):
+        if "partNumber=2" in params["url"] or params["query_string"].get("partNumber") == 2:
+            raise EndpointConnectionError(endpoint_url="http://gone")
+
+    s3._client().meta.events.register("before-call.s3.UploadPart", refuse_second_part)
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request, tmp_path, monkeypatch):
+    if request.param == "local":
+        root = tmp_path / "place"
+        return Place(str(root), storage_of(str(root)), lambda: _failing_disk(monkeypatch))
+    root = f"{request.getfixturevalue('bucket')}/place"
+    return Place(root, storage_of(root), lambda: _failing_network(monkeypatch))
+
+
+def _names(place, *parts):
+    folder = join(place.root, *parts)
+    return [entry.uri.removeprefix(f"{place.root}/") for entry in place.storage.list(folder)]
+
+
+def test_what_is_written_is_read_back(place):
+    uri = join(place.root, "deep", "er", "a.bin")
+    for data in (b"", b"\0\1\2", b"x" * 100_000):
+        place.storage.write(uri, data)
+        assert place.storage.read(uri) == data
+        assert place.storage.size(uri) == len(data)
+    assert _names(place) == ["deep/er/a.bin"]
+
+
+KEYS = [
+    "with space.txt",
+    "per%20cent%.txt",
+    "hash#tag.txt",
+    "question?.txt",
+    "plus+and&.txt",
+    "музыка 音楽 é.txt",
+    "quote'\".txt",
+    "a:b.txt",
+    "[glob]*.txt",
+    ".hidden",
+    "back\\slash",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_any_key_names_exactly_one_file(place, key, tmp_path):
+    """A `%` or `#` that is taken for an escape or a fragment loses an artist's track."""
+    uri = join(place.root, key)
+    place.storage.write(uri, key.encode())
+    assert list(place.storage.list(place.root)) == [Entry(uri, len(key.encode()))]
+    place.storage.download(uri, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == place.storage.read(uri) == key.encode()
+    with place.storage.local_copy(uri) as path:
+        assert path.read_bytes() == key.encode()
+    place.storage.delete(uri)
+    assert place.storage.size(uri) is None
+
+
+def test_a_list_is_sorted_and_only_of_what_lies_below(place):
+    """Prefix `a` taken as text would list, and `train` would delete, what is in `ab`."""
+    for key in ("a/2", "a/1", "a/10", "a/b/c", "a-x", "a.txt", "ab/x", "b"):
+        place.storage.write(join(place.root, key), b"1")
+    assert _names(place, "a") == ["a/1", "a/10", "a/2", "a/b/c"]
+    assert list(place.storage.list(join(place.root, "a") + "/")) == list(
+        place.storage.list(join(place.root, "a"))
+    )
+    assert _names(place) == ["a-x", "a.txt", "a/1", "a/10", "a/2", "a/b/c", "ab/x", "b"]
+    assert _names(place, "b") == []
+    assert _names(place, "nothing") == []
+
+
+def test_a_list_is_as_long_as_the_folder(place):
+    """S3 answers a thousand keys at a time."""
+    for index in range(5):
+        place.storage.write(join(place.root, f"{index}.txt"), b"")
+    if place.root.startswith("s3://"):
+        client = s3._client()
+        client.meta.events.register(
+            "before-parameter-build.s3.ListObjectsV2",
+            lambda params, **_: params.update(MaxKeys=2),
+        )
+    assert _names(place) == [f"{index}.txt" for index in range(5)]
+
+
+def test_what_is_missing_is_not_found(place, tmp_path):
+    uri = join(place.root, "missing.wav")
+    reads = (
+        place.storage.read,
+        lambda uri: place.storage.download(uri, tmp_path / "x"),
+        lambda uri: place.storage.local_copy(uri).__enter__(),
+    )
+    for read in reads:
+        with pytest.raises(NotFoundError) as caught:
+            read(uri)
+        text = str(caught.value)
+        assert text.startswith(f"reading {uri}: ")
+        assert "check the path" in text
+        assert caught.value.exit_code == 2
+    assert place.storage.size(uri) is None
+    place.storage.delete(uri)
+
+
+def test_a_file_is_put_there_and_fetched_again(place, tmp_path):
+    source, uri = tmp_path / "source", join(place.root, "new", "copy.bin")
+    source.write_bytes(b"content")
+    place.storage.upload(source, uri)
+    assert source.exists()
+    place.storage.download(uri, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"content"
+    source.write_bytes(b"other")
+    place.storage.upload(source, uri)
+    assert place.storage.read(uri) == b"other"
+
+
+def test_a_local_copy_keeps_the_suffix_and_goes_away(place):
+    uri = join(place.root, "track.flac")
+    place.storage.write(uri, b"sound")
+    with place.storage.local_copy(uri) as path:
+        assert path.suffix == ".flac"
+        assert path.read_bytes() == b"sound"
+    assert path.exists() == (str(path) == uri), "only the file itself may stay"
+
+
+def test_a_folder_has_no_size(place):
+    place.storage.write(join(place.root, "folder", "x"), b"1")
+    assert place.storage.size(join(place.root, "folder")) is None
+
+
+@pytest.mark.parametrize("existing", [None, b"old"], ids=["new", "replacing"])
+def test_a_failed_upload_leaves_nothing_and_harms_nothing(place, tmp_path, existing):
+    """Half a segment under its name would be taken for a whole one."""
+    source, uri = tmp_path / "big", join(place.root, "v.mp4")
+    source.write_bytes(bytes(PART_BYTES + 1000))
+    if existing is not None:
+        place.storage.write(uri, existing)
+    place.fail_uploads()
+    with pytest.raises(StorageError) as caught:
+        place.storage.upload(source, uri)
+    assert str(caught.value).startswith(f"writing {uri}: ")
+    left = list(place.storage.list(place.root))
+    assert left == ([] if existing is None else [Entry(uri, len(existing))])
+    if existing is not None:
+        assert place.storage.read(uri) == existing
+    if place.root.startswith("s3://"):
+        name = place.root.split("/")[2]
+        assert not s3._client().list_multipart_uploads(Bucket=name).get("Uploads")
+
+
+def test_a_source_that_does_not_exist_is_not_mistaken_for_the_target(place, tmp_path):
+    """`upload` may not end in a bare FileNotFoundError, nor blame the place it writes to."""
+    with pytest.raises(StorageError, match="no-such-source"):
+        place.storage.upload(tmp_path / "no-such-source", join(place.root, "x"))
+    assert _names(place) == []
+
+
+def test_what_is_being_written_is_not_listed(tmp_path, monkeypatch):
+    """Whoever lists a work root while others render would count and fetch half a file."""
+    root, seen = tmp_path / "place", []
+    storage = storage_of(str(root))
+    copy = shutil.copyfile
+
+    def watched(source, target):
+        copy(source, target)
+        seen.append(list(storage.list(str(root))))
+
+    monkeypatch.setattr(local.shutil, "copyfile", watched)
+    (tmp_path / "source").write_bytes(b"1")
+    storage.upload(tmp_path / "source", str(root / "a"))
+    assert seen == [[]]
+
+
+def test_checking_that_a_place_is_writable_leaves_nothing_behind(place):
+    uri = join(place.root, "new", "folders", "v.mp4")
+    place.storage.check_writable(uri)
+    assert _names(place) == []
+    if not place.root.startswith("s3://"):
+        with pytest.raises(FileNotFoundError):
+            local.Path(place.root).stat()
+    place.storage.write(uri, b"old")
+    place.storage.check_writable(uri)
+    assert place.storage.read(uri) == b"old"
+    assert _names(place) == ["new/folders/v.mp4"]
+
+
+class TestLocal:
+    """What only a disk can do wrong."""
+
+    def test_a_file_in_the_way_of_a_folder_is_told(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"")
+        uri = str(tmp_path / "file" / "v.mp4")
+        storage = storage_of(uri)
+        for write in (storage.check_writable, lambda uri: storage.write(uri, b"")):
+            with pytest.raises(StorageError, match=r"part of the path is a file|File exists"):
+                write(uri)
+
+    def test_a_folder_is_not_overwritten(self, tmp_path):
+        (tmp_path / "v.mp4").mkdir()
+        storage, uri = storage_of(str(tmp_path)), str(tmp_path / "v.mp4")
+        for write in (storage.check_writable, lambda uri: storage.write(uri, b"")):
+            with pytest.raises(StorageError, match="it is a folder; give the name of a file"):
+                write(uri)
+        assert [path.name for path in tmp_path.rglob("*")] == ["v.mp4"]
+
+    @pytest.mark.parametrize("method", ["read", "size", "local_copy", "check_writable", "delete"])
+    def test_a_name_that_is_too_long_is_told(self, tmp_path, method):
+        uri = str(tmp_path / ("x" * 300))
+        try:
+            result = getattr(storage_of(uri), method)(uri)
+            if method == "local_copy":
+                result.__enter__()
+        except StorageError as error:
+            assert str(error).startswith(  # noqa: PT017 (size may as well answer None)
+                ("reading ", "writing ", "deleting ")
+            )
+
+    def test_new_files_have_the_users_usual_permissions(self, tmp_path):
+        """mkstemp makes files that only their owner reads; a colleague could not watch them."""
+        storage_of("x").write(str(tmp_path / "a"), b"")
+        (tmp_path / "b").write_bytes(b"")
+        assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+    def test_relative_paths_are_fine(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        storage = storage_of("out")
+        storage.write("out/x", b"1")
+        assert [entry.uri for entry in storage.list("out")] == ["out/x"]
+        assert storage.read("out/x") == b"1"
+
+
+class _Denying(BaseHTTPRequestHandler):
+    """An S3 server that refuses everyone, and repeats the key id as AWS does."""
+
+    def _refuse(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        self.rfile.read(length)
+        body = (
+            "<Error><Code>InvalidAccessKeyId</Code><Message>The key does not exist</Message>"
+            f"<AWSAccessKeyId>{KEY_ID}</AWSAccessKeyId></Error>"
+        ).encode()
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _refuse
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def denied(aws):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Denying)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    aws(f"http://127.0.0.1:{server.server_address[1]}")
+    yield "s3://bucket/place"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _operations(storage, uri, tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"1")
+    return {
+        "read": lambda: storage.read(uri),
+        "size": lambda: storage.size(uri),
+        "list": lambda: list(storage.list(uri)),
+        "write": lambda: storage.write(uri, b"1"),
+        "upload": lambda: storage.upload(source, uri),
+        "download": lambda: storage.download(uri, tmp_path / "x"),
+        "delete": lambda: storage.delete(uri),
+        "check_writable": lambda: storage.check_writable(uri),
+    }
+
+
+OPERATIONS = ["read", "size", "list", "write", "upload", "download", "delete", "check_writable"]
+
+
+class TestS3:
+    """What only a bucket can do wrong."""
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_denied_access_says_so_and_shows_no_credentials(self, denied, tmp_path, operation):
+        uri = f"{denied}/x"
+        with pytest.raises(StorageError, match=r"access is denied \(.*check credentials") as caught:
+            _operations(storage_of(uri), uri, tmp_path)[operation]()
+        assert uri in str(caught.value)
+        assert KEY_ID not in str(caught.value)
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_without_credentials_it_says_where_they_come_from(
+        self, aws, s3_server, monkeypatch, tmp_path, operation
+    ):
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        aws(s3_server)
+        uri = "s3://bucket/x"
+        with pytest.raises(StorageError, match=r"no AWS credentials; set AWS_PROFILE"):
+            _operations(storage_of(uri), uri, tmp_path)[operation]()
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_an_endpoint_that_is_down_is_told(self, aws, tmp_path, operation):
+        aws("http://127.0.0.1:9")
+        uri = "s3://bucket/x"
+        with pytest.raises(StorageError, match=r"endpoint cannot be reached; check AWS_ENDPOINT"):
+            _operations(storage_of(uri), uri, tmp_path)[operation]()
+
+    @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o not in ("size", "delete")])
+    def test_a_missing_bucket_is_not_found(self, bucket, tmp_path, operation):
+        uri = "s3://no-such-bucket-anywhere/x"
+        expected = UnwritableError if operation == "check_writable" else NotFoundError
+        with pytest.raises(expected) as caught:
+            _operations(storage_of(uri), uri, tmp_path)[operation]()
+        assert uri in str(caught.value)
+        if operation in ("write", "upload", "check_writable", "list"):
+            assert "bucket" in str(caught.value).partition(uri)[2], "the object is not at fault"
+
+    @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "s3://bucket", "s3://bucket/"])
+    def test_a_uri_without_bucket_or_key_is_refused(self, bucket, uri):
+        with pytest.raises(SpecError, match="write it as s3://bucket/key"):
+            storage_of(uri).read(uri)
+
+    def test_a_whole_bucket_can_be_listed(self, bucket):
+        storage = storage_of(bucket)
+        storage.write(f"{bucket}/a/b", b"12")
+        assert list(storage.list(bucket)) == [Entry(f"{bucket}/a/b", 2)]
+        assert list(storage.list(f"{bucket}/")) == [Entry(f"{bucket}/a/b", 2)]
+
+    def test_the_marker_of_an_empty_folder_is_no_file(self, bucket):
+        """The AWS console makes an object `images/` when a person creates a folder."""
+        s3._client().put_object(Bucket=bucket.removeprefix("s3://"), Key="images/", Body=b"")
+        storage_of(bucket).write(f"{bucket}/images/1.png", b"1")
+        found = [entry.uri for entry in storage_of(bucket).list(f"{bucket}/images")]
+        assert found == [f"{bucket}/images/1.png"]
+
+
+@pytest.mark.parametrize(
+    "uri", ["gs://b/k", "file:///x/y", "http://x/y.wav", "hdfs://x/y", "S3+x://b/k"]
+)
+def test_an_unknown_scheme_is_refused(uri):
+    with pytest.raises(SpecError, match=r":// is not supported; give a local path or s3://"):
+        storage_of(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts", "joined"),
+    [
+        ("a", ("b",), "a/b"),
+        ("a/", ("b", "c"), "a/b/c"),
+        ("s3://b", ("k",), "s3://b/k"),
+        ("s3://b/p/", ("k",), "s3://b/p/k"),
+        ("/", ("tmp",), "/tmp"),
+        ("a/", (), "a/"),
+    ],
+)
+def test_paths_are_joined_with_one_slash(uri, parts, joined):
+    assert join(uri, *parts) == joined
+
+
+def test_parent_and_basename():
+    assert parent("s3://b/p/k.mp4") == "s3://b/p"
+    assert parent("s3://b/k/") == "s3://b"
+    assert parent("/a/b") == "/a"
+    assert parent("v.mp4") == str(local.Path.cwd())
+    assert basename("s3://b/p/k.mp4") == "k.mp4"
+    assert basename("/a/b/") == "b"

@@ -1,0 +1,183 @@
+"""The rooms of DESIGN section 2: imports go downward only, and some packages have one door."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import asha_ray
+
+ROOT = Path(asha_ray.__file__).parent
+BASE = {"spec", "values", "progress", "errors", "ffmpeg"}
+PURE = {"audio", "vae", "motion", "video", "storage"}
+
+MAY_IMPORT = {
+    "errors": set(),
+    "progress": set(),
+    "ffmpeg": {"errors"},
+    "values": {"errors"},
+    "spec": {"errors", "values"},
+    **dict.fromkeys(PURE, BASE),
+    "showcase": set(),
+    "farm": BASE | PURE | {"showcase"},
+    "api": BASE | PURE | {"farm"},
+    "__init__": {"api", "errors", "spec"},
+    "cli": {"__init__", "api", "farm"} | BASE | PURE,
+    "__main__": {"cli"},
+}
+"""Room -> rooms that its modules may import beside their own; a lazy import counts as any other."""
+
+ONE_DOOR = {
+    "ray": {"farm"},
+    "typer": {"cli"},
+    "click": {"cli"},
+    "boto3": {"storage"},
+    "botocore": {"storage"},
+    "mypy_boto3_s3": {"storage"},
+    "torch": {"vae", "video", "farm"},
+    "av": {"video"},
+    "librosa": {"audio"},
+    "soundfile": {"audio", "farm"},
+    "matplotlib": {"audio"},
+    "imageio_ffmpeg": {"ffmpeg"},
+}
+"""Third-party package -> the rooms that may import it."""
+
+ALLOWED = {
+    ("farm/train.py", "boto3"),  # asks boto3 which endpoint Ray Train's pyarrow shall use
+    ("farm/doctor.py", "boto3"),  # reports how credentials were found
+    ("values.py", "torch"),  # the name of a type, under TYPE_CHECKING
+}
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+    for_types: bool
+    at_once: bool
+
+
+def _modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def _imports(path: Path) -> Iterator[Import]:
+    tree = ast.parse(path.read_text())
+    type_blocks = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    ]
+    for_types = {id(child) for block in type_blocks for child in ast.walk(block)}
+    at_once = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+            modules = [node.module or ""]
+            if node.module and (ROOT.parent / node.module.replace(".", "/")).is_dir():
+                modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for module in modules:
+            yield Import(module, node.lineno, id(node) in for_types, id(node) in at_once)
+
+
+def _room_of_import(module: str) -> str:
+    _, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    known = {_room(path) for path in _modules()}
+    return room if room in known else "__init__"
+
+
+def test_every_room_has_its_rule():
+    """A new room without a rule would be free to import anything."""
+    rooms = {_room(path) for path in _modules()}
+    assert rooms <= set(MAY_IMPORT), f"no rule for {rooms - set(MAY_IMPORT)}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_imports_go_downward_only(path):
+    room = _room(path)
+    for found in _imports(path):
+        if found.module.partition(".")[0] != "asha_ray":
+            continue
+        target = _room_of_import(found.module)
+        assert target == room or target in MAY_IMPORT[room], (
+            f"{_name(path)}:{found.line} in {room} imports {found.module}"
+        )
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_each_third_party_package_has_its_doors(path):
+    for found in _imports(path):
+        package = found.module.partition(".")[0]
+        doors = ONE_DOOR.get(package)
+        if doors is None or _room(path) in doors:
+            continue
+        exception = (_name(path), package)
+        assert exception in ALLOWED, f"{_name(path)}:{found.line} imports {found.module}"
+        assert found.for_types or package == "boto3"
+
+
+def test_there_is_no_exception_that_nothing_needs():
+    """Exceptions that outlive their reason let the next one slip in unseen."""
+    used = {
+        (_name(path), found.module.partition(".")[0])
+        for path in _modules()
+        for found in _imports(path)
+    }
+    assert used >= ALLOWED, f"no longer needed: {ALLOWED - used}"
+
+
+def test_imports_made_at_once_form_no_circle():
+    """Modules of one room may import each other, but then each must be importable first."""
+    graph: dict[str, set[str]] = {}
+    for path in _modules():
+        name = "asha_ray." + _name(path).removesuffix(".py").replace("/", ".")
+        modules = {found.module for found in _imports(path) if found.at_once}
+        graph[name] = {module for module in modules if module.startswith("asha_ray.")}
+    done: set[str] = set()
+
+    def walk(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"a circle of imports: {' -> '.join((*trail, name))}"
+        if name in done:
+            return
+        for target in graph.get(name, ()):
+            walk(target, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        walk(name, ())
+
+
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+UNSAFE_CALLS = {"torch.load", "torch.save", "os.system", "os.popen", "eval", "exec", "yaml.load"}
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_nothing_is_unpickled_and_no_shell_is_started(path):
+    """Models, features and media come from strangers."""
+    for found in _imports(path):
+        assert found.module.partition(".")[0] not in UNSAFE_MODULES, f"{_name(path)}:{found.line}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        where = f"{_name(path)}:{node.lineno}"
+        assert ast.unparse(node.func) not in UNSAFE_CALLS, where
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        assert given.get("shell", "False") == "False", f"{where} starts a shell"
+        if ast.unparse(node.func) in {"np.load", "np.save", "numpy.load", "numpy.save"}:
+            assert given.get("allow_pickle") == "False", f"{where} may pickle"

@@ -1,0 +1,261 @@
+"""The public contract, frozen: a failing test here means that users' scripts would break.
+
+Adding is fine and done here too; renaming or removing needs a major version.
+"""
+
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from pydantic import BaseModel
+
+import asha_ray
+from asha_ray import errors, spec
+from asha_ray.cli.main import app
+
+NAMES = """
+AshaError RenderSpec TrainSpec __version__ analyze demo doctor inspect load_model path render
+sample train
+"""
+
+SIGNATURES = {
+    "analyze": "audio *out *plot *progress **options",
+    "demo": "out progress",
+    "doctor": "",
+    "inspect": "video *decode",
+    "load_model": "uri",
+    "path": "features *model *out **options",
+    "render": "audio *model *out *config *progress **options",
+    "sample": "*model *out *source *count *seed *progress",
+    "train": "images *out *progress **options",
+}
+"""Parameters in order; one star before those that are given by name only."""
+
+COMMANDS = {
+    "analyze": (
+        "audio",
+        "--decay-rate --decay-shape --decay-time --executor --fps --json --out --plot --stems",
+    ),
+    "demo": ("", "--json --out"),
+    "doctor": ("", "--json"),
+    "inspect": ("video", "--decode --json --no-decode"),
+    "path": (
+        "features",
+        "--json --keyframe-gap --keyframes --min-factor --model --motion --out --seed",
+    ),
+    "render": (
+        "audio",
+        "--chunk-seconds --codec --config --crf --decay-rate --decay-shape --decay-time "
+        "--duration --executor --fit --fps --json --keyframe-gap --keyframes --min-factor "
+        "--model --motion --out --preset --seed --size --start --stem --stems --work --workers",
+    ),
+    "sample": ("", "--count --from --json --model --out --seed"),
+    "train": (
+        "images",
+        "--batch-size --decoder-filters --encoder-filters --epochs --fit --json "
+        "--keyframes-from --kl-weight --latent --learning-rate --out --preset --resume "
+        "--schedule --seed --size --workers",
+    ),
+}
+"""Command -> its arguments and its options."""
+
+FIELDS = {
+    "RenderSpec": "version kind audio model output start duration seed video features motion "
+    "effects run",
+    "VideoSettings": "size fit fps codec crf preset",
+    "FeatureSettings": "stems stem decay_time decay_rate decay_shape",
+    "MotionSettings": "name keyframes keyframe_gap min_factor",
+    "RunSettings": "executor workers chunk_s work priority",
+    "TrainSpec": "version kind images output preset size fit latent epochs batch_size "
+    "learning_rate schedule kl_weight encoder_filters decoder_filters keyframes_from seed run",
+    "TrainRun": "workers resume",
+    "AnalyzeSettings": "fps features executor",
+    "PathSettings": "motion seed",
+}
+
+OPTIONS = {
+    "RENDER_OPTIONS": "audio chunk_seconds codec crf decay_rate decay_shape decay_time duration "
+    "executor fit fps keyframe_gap keyframes min_factor model motion out preset priority seed "
+    "size start stem stems work workers",
+    "TRAIN_OPTIONS": "batch_size decoder_filters encoder_filters epochs fit images "
+    "keyframes_from kl_weight latent learning_rate out preset resume schedule seed size workers",
+    "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps stem stems",
+    "PATH_OPTIONS": "keyframe_gap keyframes min_factor motion seed",
+}
+
+DEFAULTS = """
+version: 1
+kind: render
+audio: a
+model: m
+output: o
+start: 0.0
+duration: null
+seed: 0
+video: {size: null, fit: crop, fps: '60', codec: libx264, crf: 18, preset: veryfast}
+features: {stems: none, stem: mix, decay_time: 0.25, decay_rate: 0.25, decay_shape: constant}
+motion: {name: seed-exponential, keyframes: null, keyframe_gap: 1.0, min_factor: 1.0}
+effects: []
+run: {executor: ray, workers: null, chunk_s: 10.0, work: null, priority: 0}
+"""
+
+
+def test_the_exported_names_are_these():
+    assert asha_ray.__all__ == NAMES.split()
+    assert dir(asha_ray) == sorted(NAMES.split())
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_every_exported_name_is_there_and_documented(name):
+    value = getattr(asha_ray, name)
+    assert isinstance(value, str) or inspect.getdoc(value)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES.split() if name[0] != "_"])
+def test_no_exported_name_is_also_a_module(name):
+    """Importing `asha_ray.demo.music` puts the module in the function's place, for good."""
+    root = Path(asha_ray.__file__).parent
+    assert not (root / name).is_dir()
+    assert not (root / f"{name}.py").exists()
+
+
+def test_a_name_that_is_not_exported_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'no_such_thing'"):
+        _ = asha_ray.no_such_thing
+    assert not hasattr(asha_ray, "np")
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_public_functions_keep_their_parameters(name):
+    marks = {"KEYWORD_ONLY": "*", "VAR_KEYWORD": "**"}
+    given = inspect.signature(getattr(asha_ray, name)).parameters.values()
+    found = [marks.get(parameter.kind.name, "") + parameter.name for parameter in given]
+    assert found == SIGNATURES[name].split()
+
+
+def test_commands_and_options_keep_their_names():
+    commands = typer.main.get_command(app).commands
+    found = {
+        name: (
+            " ".join(p.name for p in command.params if p.param_type_name == "argument"),
+            sorted(
+                option
+                for p in command.params
+                if p.param_type_name == "option"
+                for option in (*p.opts, *p.secondary_opts)
+            ),
+        )
+        for name, command in commands.items()
+    }
+    assert found == {name: (args, text.split()) for name, (args, text) in COMMANDS.items()}
+    general = [option for p in typer.main.get_command(app).params for option in p.opts]
+    assert general == ["--version", "--debug"]
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("render", "RENDER_OPTIONS"),
+        ("train", "TRAIN_OPTIONS"),
+        ("analyze", "ANALYZE_OPTIONS"),
+        ("path", "PATH_OPTIONS"),
+    ],
+)
+def test_every_command_line_option_is_a_keyword_in_python(command, options):
+    """What `asha-ray` can do, a Python user can do, under the same name."""
+    taken = set(inspect.signature(getattr(asha_ray, command)).parameters)
+    known = taken | set(getattr(spec, options)) | {"json"}
+    arguments, names = COMMANDS[command]
+    flat = {name.removeprefix("--").replace("-", "_") for name in names.split()}
+    assert {*flat, *arguments.split()} <= known
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_spec_fields_keep_their_names(name):
+    assert list(getattr(spec, name).model_fields) == FIELDS[name].split()
+
+
+def test_every_spec_model_is_frozen_here():
+    models = {
+        name
+        for name, value in vars(spec).items()
+        if isinstance(value, type) and issubclass(value, BaseModel) and name[0] != "_"
+    } - {"BaseModel"}
+    assert models == set(FIELDS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_keyword_options_keep_their_names(name):
+    assert sorted(getattr(spec, name)) == OPTIONS[name].split()
+
+
+def test_defaults_stay_as_they_are():
+    """A changed default changes what an old command renders; hashes leave defaults out."""
+    found = spec.RenderSpec(audio="a", model="m", output="o").model_dump(mode="json")
+    assert found == yaml.safe_load(DEFAULTS)
+
+
+def test_the_error_tree_is_as_its_docstring_draws_it():
+    drawn: dict[str, str] = {}
+    trail: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"([│├└─ ]*)([A-Z]\w+Error)\b", line)
+        if match:
+            depth = len(match[1]) // 4
+            trail[depth:] = [match[2]]
+            drawn[match[2]] = trail[depth - 1] if depth else "Exception"
+    classes = {
+        name: value.__bases__[0].__name__
+        for name, value in vars(errors).items()
+        if isinstance(value, type)
+    }
+    assert drawn == classes
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code"),
+    [
+        *((name, 1) for name in ("AshaError", "StorageError", "EncodeError", "FarmError")),
+        *((name, 2) for name in ("InputError", "SpecError", "AudioError", "ImageError")),
+        *((name, 2) for name in ("ModelError", "FeaturesError", "VideoError", "NotFoundError")),
+        ("CheckError", 1),
+        ("ResourceError", 2),
+    ],
+)
+def test_exit_codes_tell_bad_input_from_failure(name, exit_code):
+    assert getattr(errors, name).exit_code == exit_code
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    """`asha-ray --version` and every --help would take seconds."""
+    heavy = ["torch", "ray", "librosa", "boto3", "matplotlib", "scipy", "av", "numpy"]
+    code = (
+        "import sys, asha_ray; asha_ray.__version__; "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_line_imports_nothing_heavy_before_a_command_runs():
+    code = (
+        "import sys, asha_ray.cli.main; "
+        "print([name for name in ('torch', 'ray', 'librosa', 'boto3') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_distribution():
+    project = Path(asha_ray.__file__).parents[1] / "pyproject.toml"
+    assert asha_ray.__version__ == tomllib.loads(project.read_text())["project"]["version"]

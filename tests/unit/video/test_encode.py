@@ -1,0 +1,168 @@
+"""Segments: every frame, closed groups, tagged colours, and failures that end and say why."""
+
+import itertools
+import threading
+
+import av
+import numpy as np
+import pytest
+
+from asha_ray.errors import EncodeError
+from asha_ray.video.encode import encode_segment
+from asha_ray.video.probe import luma_frames
+from tests.media import describe
+from tests.unit.video.conftest import RATES, SIZE, moving_frames, settings
+
+FRAMES = moving_frames(20)
+LUMA = SIZE[0] * SIZE[1]
+DEADLINE_S = 15
+
+
+def _packets(path):
+    with av.open(str(path)) as source:
+        packets = [p for p in source.demux(video=0) if p.size]
+        return [(p.pts * p.time_base, p.is_keyframe) for p in packets]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("fps", RATES, ids=str)
+def test_a_segment_has_every_frame_one_frame_apart(tmp_path, fps, codec):
+    path = tmp_path / "s.mp4"
+    count = encode_segment([FRAMES[:7], FRAMES[7:]], path, SIZE, fps, settings(codec=codec))
+    packets = _packets(path)
+    assert count == len(packets) == 20
+    times = sorted(time for time, _ in packets)
+    assert [time - times[0] for time in times] == [index / fps for index in range(20)]
+    assert packets[0][1], "it does not begin with a keyframe"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_segment_carries_the_colour_of_its_frames_and_no_sound(tmp_path, codec):
+    """Untagged video is shown with BT.601 by some players: reds turn orange."""
+    path = tmp_path / "s.mp4"
+    encode_segment([FRAMES], path, SIZE, RATES[0], settings(codec=codec))
+    text = describe(path)
+    assert "yuv420p(tv, bt709, " in text
+    assert "64x48" in text
+    assert "Audio" not in text
+    assert ("hvc1" if codec == "libx265" else "avc1") in text
+
+
+def test_groups_of_pictures_are_closed_and_two_seconds_long(tmp_path):
+    frames = np.concatenate([FRAMES] * 6)
+    path = tmp_path / "s.mp4"
+    encode_segment([frames], path, SIZE, RATES[0], settings(preset="medium"))
+    keyframes = [time for time, is_key in _packets(path) if is_key]
+    assert len(keyframes) >= 3
+    assert max(b - a for a, b in itertools.pairwise(keyframes)) <= 2
+
+
+@pytest.mark.parametrize("bounds", [[0, 20], [0, 1, 20], [0, 7, 8, 20], list(range(21))])
+def test_lossless_segments_give_back_the_same_pictures_wherever_they_are_cut(make_segments, bounds):
+    segments = make_segments(FRAMES, bounds, RATES[4], crf=0)
+    found = np.concatenate([np.stack(list(luma_frames(path))) for path, _ in segments])
+    np.testing.assert_array_equal(found.reshape(20, -1), FRAMES[:, :LUMA])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_frames_give_the_same_file(tmp_path, codec, threads):
+    """Work is addressed by content: a segment that is made again must be the same bytes."""
+    paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for path, step in zip(paths, (20, 3), strict=True):
+        batches = [FRAMES[at : at + step] for at in range(0, 20, step)]
+        encode_segment(batches, path, SIZE, RATES[0], settings(codec=codec, threads=threads))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "with space.mp4", "-y.mp4", "%03d.mp4", "音楽.mp4"])
+def test_any_name_is_only_a_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / name, type(tmp_path)(name)):
+        encode_segment([FRAMES[:2]], path, SIZE, RATES[0], settings())
+        assert (tmp_path / name).stat().st_size > 500
+        (tmp_path / name).unlink()
+
+
+def _within_deadline(work):
+    """Runs `work` in a thread, and returns what it raised; a hang is a failure, not a wait."""
+    raised = []
+
+    def run():
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the test looks at it)
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive(), "it hangs"
+    return raised[0] if raised else None
+
+
+MISTAKES = {
+    "no-such-folder": ({}, "nowhere/s.mp4", "No such file or directory"),
+    "bad-preset": ({"preset": "warp"}, "s.mp4", "warp|preset"),
+    "bad-codec": ({"codec": "libx999"}, "s.mp4", "libx999"),
+}
+
+
+@pytest.mark.parametrize("num_batches", [1, 400], ids=["short", "long"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_when_ffmpeg_fails_its_last_words_are_told_and_nothing_hangs(
+    tmp_path, mistake, num_batches
+):
+    """ffmpeg's end breaks the pipe; a feeder that stops reading its queue would block for ever."""
+    changes, name, words = MISTAKES[mistake]
+    batches = (FRAMES for _ in range(num_batches))
+    error = _within_deadline(
+        lambda: encode_segment(batches, tmp_path / name, SIZE, RATES[0], settings(**changes))
+    )
+    assert isinstance(error, EncodeError)
+    text = str(error)
+    assert text.startswith("encoding ")
+    assert f"64x48 with {changes.get('codec', 'libx264')}: ffmpeg ended with code " in text
+    assert any(word in text for word in words.split("|")), text
+    assert "\n" not in text
+
+
+def test_a_decoder_that_fails_ends_the_encoder(tmp_path):
+    """Its own error must come through, and no ffmpeg must be left waiting for frames."""
+
+    def batches():
+        yield FRAMES
+        raise RuntimeError("out of memory")
+
+    error = _within_deadline(
+        lambda: encode_segment(batches(), tmp_path / "s.mp4", SIZE, RATES[0], settings())
+    )
+    assert isinstance(error, RuntimeError)
+    assert str(error) == "out of memory"
+
+
+ODD_BATCHES = {
+    "not-contiguous": lambda: np.asfortranarray(FRAMES),
+    "empty": lambda: FRAMES[:0],
+    "read-only": lambda: np.frombuffer(FRAMES.tobytes(), np.uint8).reshape(FRAMES.shape),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_BATCHES)
+def test_an_odd_batch_is_encoded_or_refused_but_never_hangs(tmp_path, kind):
+    """An error in the feeding thread leaves a full queue that nobody empties."""
+    path = tmp_path / "s.mp4"
+    given = [ODD_BATCHES[kind](), *([FRAMES] * 10)]
+    expected = sum(len(batch) for batch in given)
+    error = _within_deadline(lambda: encode_segment(given, path, SIZE, RATES[0], settings()))
+    assert error is None or isinstance(error, EncodeError)
+    if error is None:
+        assert len(_packets(path)) == expected
+
+
+def test_frames_of_a_wrong_size_are_not_passed_as_others(tmp_path):
+    """Bytes that are no whole number of frames would shear every later picture."""
+    path = tmp_path / "s.mp4"
+    wrong = np.zeros((20, LUMA), np.uint8)
+    error = _within_deadline(lambda: encode_segment([wrong], path, SIZE, RATES[0], settings()))
+    assert isinstance(error, EncodeError) or len(_packets(path)) != 20
