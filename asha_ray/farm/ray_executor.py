@@ -97,8 +97,11 @@ class RayExecutor:
         self._pool = _Pool(job, self._num_workers(job), _actor_resources(job))
 
     def analyze(self, job: AnalysisJob, work: str | None) -> Analysis:
-        """Features of a track, in a task."""
-        analysis: Analysis = result_of(_remote(analyze_uri).remote(job, work))
+        """Features of a track, in a task.
+
+        It reserves nothing: decoders hold their CPUs until they have worked, and they wait for it.
+        """
+        analysis: Analysis = result_of(_remote(analyze_uri, num_cpus=0).remote(job, work))
         return analysis
 
     def render(
@@ -126,12 +129,11 @@ class RayExecutor:
         return max(1, int(num_devices("CPU")) // max(1, job.numerics.threads))
 
 
-def _remote(function: Callable[..., Any]) -> Any:
-    return ray.remote(num_cpus=1, max_retries=2)(function)
+def _remote(function: Callable[..., Any], num_cpus: int = 1) -> Any:
+    return ray.remote(num_cpus=num_cpus, max_retries=2)(function)
 
 
 def _actor_resources(job: WorkerJob) -> dict[str, float]:
-    # One CPU is left to tasks beside it: an analysis must never wait for a decoder to end.
     resources = {"num_cpus": max(1.0, job.numerics.threads - 1.0)}
     if job.numerics.device == "cuda":
         resources["num_gpus"] = 1.0

@@ -1,5 +1,6 @@
 """What only a CUDA device can show."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +27,11 @@ MIN_PSNR_DB = 45
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
     """A model whose pictures use the whole range."""
     vae = build(architecture_of(request.param, (160, 96), LATENT), 3)
+    gain = {"seed": 1.8, "studio": 1.3}[request.param]
     with torch.no_grad():
         for layer in vae.decoder.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-                layer.weight.mul_(1.3)
+                layer.weight.mul_(gain)
     folder: Path = tmp_path_factory.mktemp("model")
     write_model(folder, vae, np.zeros((1, LATENT), np.float32), {})
     return read_model(folder)
@@ -94,7 +96,7 @@ def test_one_training_step_equals_the_cpus(files: ModelFiles) -> None:
     noise = torch.randn(4, LATENT, generator=torch.Generator().manual_seed(1))
     losses = []
     for device in ("cpu", "cuda"):
-        vae = load_vae(files).requires_grad_().to(device)
+        vae = copy.deepcopy(load_vae(files)).requires_grad_().to(device)
         optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
         for _ in range(2):
             loss = train_step(

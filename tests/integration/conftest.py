@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import pytest
 import ray
 import torch
 from PIL import Image
+from ray.data import DataContext
 
 from asha_ray.farm import ray_runtime  # noqa: F401 (sets what Ray reads when it is imported)
 from asha_ray.progress import NullProgress
@@ -110,6 +112,10 @@ def local_ray(s3_server: str, package_environment: pytest.MonkeyPatch) -> Iterat
         logging_level=logging.ERROR,
         object_store_memory=200 << 20,
     )
+    with warnings.catch_warnings():
+        # Ray Train makes Ray Data's settings, which then warn of their own deprecated fields.
+        warnings.filterwarnings("ignore", "`use_|`target_shuffle")
+        DataContext.get_current()
     yield
     ray.shutdown()
 

@@ -385,12 +385,12 @@ class TestBadInput:
             "train": (pictures, "--epochs", 0, "--size", 16),
         }[command]
 
-        assert_error(cli(command, *arguments, "--out", out), 1, str(out), "a part of the path")
+        assert_error(cli(command, *arguments, "--out", out), 2, str(out), "a part of the path")
 
     def test_a_folder_in_place_of_the_output(
         self, cli: Cli, track: Path, model: Path, tmp_path: Path
     ) -> None:
-        assert_error(self.render(cli, track, model, tmp_path), 1, "it is a folder")
+        assert_error(self.render(cli, track, model, tmp_path), 2, "it is a folder")
 
     @pytest.mark.parametrize("part", FILES)
     def test_a_model_with_a_part_missing(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import asha_ray
-from asha_ray.errors import AudioError, ImageError, ModelError, NotFoundError
+from asha_ray.errors import AudioError, ImageError, ModelError, NotFoundError, StorageError
 
 
 def put(uri: str, content: bytes) -> None:
@@ -169,8 +169,10 @@ def test_what_is_not_there_is_said(
 
 
 def test_a_bucket_that_does_not_exist_is_noticed_before_the_work(track: Path, model: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such"):
+    with pytest.raises(StorageError, match="there is no such bucket") as caught:
         asha_ray.render(track, model=model, out="s3://asha-no-such-bucket/v.mp4")
+
+    assert caught.value.exit_code == 2
 
 
 def test_a_failed_render_leaves_no_object(bucket: str, model: Path) -> None:
