@@ -20,6 +20,7 @@ FloatArray = NDArray[np.float32]
 TimeArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 ByteArray = NDArray[np.uint8]
+FlagArray = NDArray[np.bool_]
 
 Size = tuple[int, int]
 """Width and height of a picture in pixels, in the order in which `1920x1080` is written."""
@@ -80,6 +81,13 @@ class Features:
         decay_exponential: `[n]` beat envelope with exponential decay, in 0..1.
         rms: `[n]` root mean square level, in 0..1 of full scale.
         bands: `[n, 3]` levels of low, middle and high frequencies, each 0..1 of its own maximum.
+        chroma: `[n, 12]` pitch classes from C up, each frame's strongest 1, or all 0 in silence;
+            empty where it was not measured, as all that follows.
+        centroid: `[n]` Hz, where the middle of the spectrum lies; 0 in silence.
+        section_times: `[a]` seconds at which something new begins within the music.
+        track_times: `[b]` seconds at which another track of a mix begins.
+        speech: `[s]` whether somebody speaks, for each second.
+        silence: `[s]` whether nothing is heard, for each second.
     """
 
     fps: Fraction
@@ -92,6 +100,12 @@ class Features:
     decay_exponential: FloatArray
     rms: FloatArray
     bands: FloatArray
+    chroma: FloatArray = field(default_factory=lambda: np.zeros((0, 12), np.float32))
+    centroid: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    section_times: TimeArray = field(default_factory=lambda: np.zeros(0))
+    track_times: TimeArray = field(default_factory=lambda: np.zeros(0))
+    speech: FlagArray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    silence: FlagArray = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     @property
     def num_frames(self) -> int:

@@ -57,7 +57,7 @@ def load_audio(path: str | Path) -> AudioClip:
     stream = stream_audio(path)
     mono, num_replaced = [], 0
     for block in stream.blocks:
-        clean, replaced = _replace_damage(block)
+        clean, replaced = replace_damage(block)
         mono.append(clean.mean(axis=1, dtype=np.float32))
         num_replaced += replaced
     return AudioClip(np.concatenate(mono), stream.sample_rate, num_replaced)
@@ -71,7 +71,7 @@ def heard_blocks(path: str | Path, start: float, duration: float) -> PcmStream:
     stream = stream_audio(path)
     first = round(start * stream.sample_rate)
     last = first + round(duration * stream.sample_rate)
-    blocks = (_replace_damage(part)[0] for part in _cut(stream.blocks, first, last))
+    blocks = (replace_damage(part)[0] for part in _cut(stream.blocks, first, last))
     return PcmStream(stream.sample_rate, stream.num_channels, blocks)
 
 
@@ -87,7 +87,8 @@ def _cut(blocks: Iterator[FloatArray], first: int, last: int | None) -> Iterator
             return
 
 
-def _replace_damage(block: FloatArray) -> tuple[FloatArray, int]:
+def replace_damage(block: FloatArray) -> tuple[FloatArray, int]:
+    """A block with NaN, infinite and absurd samples as silence, and how many those were."""
     # Levels of 80 dB over full scale are damage too; squared they would overflow float32.
     good = np.abs(block) <= MAX_LEVEL
     num_damaged = block.size - int(np.count_nonzero(good))

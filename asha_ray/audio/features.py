@@ -1,34 +1,88 @@
-"""Onset strength, beats, levels and bands of a track, on the frames of a video.
+"""Onset strength, beats, levels, bands and pitch classes of a track, on the frames of a video.
 
-Everything is measured on the article's grid, 30,720 Hz with a hop of 512 samples: 60 analysis
-frames a second, one for each video frame at 60 fps. Other video rates are resampled from it, so
-the same music looks the same at 24 and at 60 fps.
+A track of any length flows through: decoded, resampled to the analysis grid and cut into blocks
+(`blocks`), which are measured one by one, anywhere (`measure`), and put together (`merge`). A
+track in memory takes the same way. Shapes: g frames of the 60 Hz grid, n of the video, k
+beats, s seconds.
 """
 
-import warnings
 from dataclasses import dataclass
 from fractions import Fraction
 
-import librosa
-import numpy as np
-from librosa.beat import beat_track
-from librosa.onset import onset_strength as measure_onsets
-from numpy.typing import NDArray
-
+from asha_ray.audio.beats import track_beats, track_changing_beats
+from asha_ray.audio.blocks import iter_blocks, stream_of_clip
 from asha_ray.audio.envelopes import exponential_decay, linear_decay
-from asha_ray.values import AudioClip, Features, FloatArray, IndexArray, num_frames_of
+from asha_ray.audio.grid import GRID_FPS, HOP_LENGTH, SAMPLE_RATE
+from asha_ray.audio.measure import measure_block
+from asha_ray.audio.merge import Curves, merge_blocks
+from asha_ray.audio.normalise import Normalisation, to_unit
+from asha_ray.audio.parallel import OrderedMap
+from asha_ray.audio.resample import at_video_frames, nearest_video_frames
+from asha_ray.audio.speech import find_speech
+from asha_ray.audio.structure import find_sections, find_tracks
+from asha_ray.values import (
+    AudioClip,
+    Features,
+    FlagArray,
+    FloatArray,
+    IndexArray,
+    PcmStream,
+    TimeArray,
+    num_frames_of,
+)
 
-GRID_FPS = 60
-HOP_LENGTH = 512
-SAMPLE_RATE = GRID_FPS * HOP_LENGTH
-N_FFT = 2048
-BAND_EDGES_HZ = (250.0, 4000.0)
-"""Low reaches up to the first, high begins at the second."""
+__all__ = [
+    "HOP_LENGTH",
+    "SAMPLE_RATE",
+    "AnalysisSettings",
+    "GridFeatures",
+    "analyze_clip",
+    "analyze_stream",
+    "features_at",
+    "measure",
+    "measure_stream",
+]
+
+MIX_S = 20 * 60
+"""Anything longer is a mix rather than a track: not of one level, nor of one tempo."""
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """What may be chosen about an analysis.
+
+    Attributes:
+        decay_time: seconds in which the linear envelope falls from 1 to 0.
+        decay_rate: what the exponential envelope loses per frame at 60 fps.
+        decay_shape: `constant` or `proportional`, see `linear_decay`.
+        normalise: `track` or `rolling`, see `to_unit`; None takes `track` up to 20 minutes.
+    """
+
+    decay_time: float = 0.25
+    decay_rate: float = 0.25
+    decay_shape: str = "constant"
+    normalise: Normalisation | None = None
 
 
 @dataclass(frozen=True)
 class GridFeatures:
-    """What is measured on the 60 Hz grid (g frames), before any video rate is known."""
+    """What is measured on the 60 Hz grid, before any video rate is known.
+
+    Attributes:
+        duration_s: seconds of sound, exactly.
+        onset_strength: `[g]` in 0..1.
+        beat_frames: `[k]`.
+        tempo: beats per minute.
+        rms: `[g]` in 0..1 of full scale.
+        bands: `[g, 3]` in 0..1.
+        chroma: `[g, 12]` in 0..1.
+        centroid: `[g]` Hz.
+        section_times: `[a]` seconds, see `find_sections`.
+        track_times: `[b]` seconds, see `find_tracks`.
+        speech: `[s]` whether somebody speaks, for each second.
+        silence: `[s]` whether nothing is heard, for each second.
+        num_replaced: samples that were damaged and count as silence.
+    """
 
     duration_s: Fraction
     onset_strength: FloatArray
@@ -36,6 +90,13 @@ class GridFeatures:
     tempo: float
     rms: FloatArray
     bands: FloatArray
+    chroma: FloatArray
+    centroid: FloatArray
+    section_times: TimeArray
+    track_times: TimeArray
+    speech: FlagArray
+    silence: FlagArray
+    num_replaced: int = 0
 
 
 def analyze_clip(
@@ -45,128 +106,119 @@ def analyze_clip(
     decay_time: float = 0.25,
     decay_rate: float = 0.25,
     decay_shape: str = "constant",
+    normalise: Normalisation | None = None,
 ) -> Features:
-    """All features of a track at the frames of a video.
+    """All features of a track in memory at the frames of a video.
 
     Args:
         clip: the track.
         fps: the video's frames per second.
-        decay_time: seconds in which the linear envelope falls from 1 to 0.
-        decay_rate: what the exponential envelope loses per frame at 60 fps.
-        decay_shape: `constant` or `proportional`, see `linear_decay`.
+        decay_time: see `AnalysisSettings`, as the rest.
+        decay_rate: likewise.
+        decay_shape: likewise.
+        normalise: likewise.
 
     Returns:
         Features of `ceil(duration * fps)` frames. A silent track has no beats and is 0 throughout.
     """
-    grid = measure(clip)
-    num_frames = num_frames_of(clip.duration_s, fps)
-    onset_strength = _resample(grid.onset_strength, num_frames, fps, keep_peaks=True)
-    beat_frames, kept = _nearest_frames(grid.beat_frames, num_frames, fps)
+    settings = AnalysisSettings(decay_time, decay_rate, decay_shape, normalise)
+    return features_at(measure(clip, normalise), fps, settings)
+
+
+def analyze_stream(
+    pcm: PcmStream,
+    fps: Fraction,
+    settings: AnalysisSettings | None = None,
+    map: OrderedMap = map,  # noqa: A002 (it is what it does)
+) -> Features:
+    """All features of a track of any length at the frames of a video, in bounded memory.
+
+    Args:
+        pcm: the track; no more of it is held than the blocks in flight.
+        fps: the video's frames per second.
+        settings: what may be chosen.
+        map: spreads the blocks, see `map_in_threads`; the builtin takes one after the other.
+
+    Returns:
+        Features of `ceil(duration * fps)` frames, equal to those of `analyze_clip`.
+    """
+    settings = settings or AnalysisSettings()
+    return features_at(measure_stream(pcm, settings.normalise, map), fps, settings)
+
+
+def measure(clip: AudioClip, normalise: Normalisation | None = None) -> GridFeatures:
+    """Measure a track in memory on the 60 Hz grid; see `measure_stream`."""
+    return measure_stream(stream_of_clip(clip), normalise)
+
+
+def measure_stream(
+    pcm: PcmStream,
+    normalise: Normalisation | None = None,
+    map: OrderedMap = map,  # noqa: A002
+) -> GridFeatures:
+    """Measure a track on the 60 Hz grid.
+
+    Up to 20 minutes, onset strength is librosa's with a median over mel bands, divided by its
+    maximum, and beats are librosa's beat tracker's on the same curve.
+    """
+    curves = merge_blocks(map(measure_block, iter_blocks(pcm)), pcm.sample_rate)
+    return grid_features(curves, normalise)
+
+
+def grid_features(curves: Curves, normalise: Normalisation | None = None) -> GridFeatures:
+    """What follows from a track's curves as a whole: scale, beats and structure."""
+    normalise = normalise or ("track" if curves.duration_s <= MIX_S else "rolling")
+    num_frames = num_frames_of(curves.duration_s, Fraction(GRID_FPS))
+    if curves.duration_s <= MIX_S:
+        tempo, beats = track_beats(curves.onset_strength)
+    else:
+        tempo, beats = track_changing_beats(curves.flux)
+    speech, silence = find_speech(curves)
+    return GridFeatures(
+        duration_s=curves.duration_s,
+        onset_strength=to_unit(curves.onset_strength[:num_frames], normalise),
+        beat_frames=beats[beats < num_frames],
+        tempo=tempo,
+        rms=curves.rms[:num_frames],
+        bands=to_unit(curves.bands[:num_frames], normalise),
+        chroma=curves.chroma[:num_frames],
+        centroid=curves.centroid[:num_frames],
+        section_times=find_sections(curves),
+        track_times=find_tracks(curves),
+        speech=speech,
+        silence=silence,
+        num_replaced=curves.num_replaced,
+    )
+
+
+def features_at(grid: GridFeatures, fps: Fraction, settings: AnalysisSettings) -> Features:
+    """Measured features at the frames of a video, with the envelopes at its rate."""
+    num_frames = num_frames_of(grid.duration_s, fps)
+    onset_strength = at_video_frames(grid.onset_strength, num_frames, fps, keep_peaks=True)
+    beat_frames, kept = nearest_video_frames(grid.beat_frames, num_frames, fps)
     return Features(
         fps=fps,
-        duration_s=float(clip.duration_s),
+        duration_s=float(grid.duration_s),
         onset_strength=onset_strength,
         beat_frames=beat_frames,
         beat_times=grid.beat_frames[kept] / GRID_FPS,
         tempo=grid.tempo,
         decay_linear=linear_decay(
-            onset_strength, beat_frames, fps, decay_time=decay_time, shape=decay_shape
+            onset_strength,
+            beat_frames,
+            fps,
+            decay_time=settings.decay_time,
+            shape=settings.decay_shape,
         ),
         decay_exponential=exponential_decay(
-            onset_strength, beat_frames, fps, decay_rate=decay_rate
+            onset_strength, beat_frames, fps, decay_rate=settings.decay_rate
         ),
-        rms=_resample(grid.rms, num_frames, fps),
-        bands=np.stack([_resample(band, num_frames, fps) for band in grid.bands.T], axis=1),
+        rms=at_video_frames(grid.rms, num_frames, fps),
+        bands=at_video_frames(grid.bands, num_frames, fps),
+        chroma=at_video_frames(grid.chroma, num_frames, fps),
+        centroid=at_video_frames(grid.centroid, num_frames, fps),
+        section_times=grid.section_times,
+        track_times=grid.track_times,
+        speech=grid.speech,
+        silence=grid.silence,
     )
-
-
-def measure(clip: AudioClip) -> GridFeatures:
-    """Measure a track on the 60 Hz grid.
-
-    Onset strength is librosa's with a median over mel bands, divided by its maximum; beats are
-    librosa's beat tracker's on the same curve.
-    """
-    samples = librosa.resample(
-        clip.samples, orig_sr=clip.sample_rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
-    )
-    num_frames = num_frames_of(clip.duration_s, Fraction(GRID_FPS))
-    # Zeros at the end change nothing (frames are centred on zero padding) but let the shortest
-    # clip fill one window.
-    samples = np.pad(samples, (0, max(0, N_FFT - len(samples))))
-    onset = measure_onsets(y=samples, sr=SAMPLE_RATE, hop_length=HOP_LENGTH, aggregate=np.median)
-    tempo, beats = _track_beats(onset)
-    beats = beats[beats < num_frames]
-    return GridFeatures(
-        duration_s=clip.duration_s,
-        onset_strength=_to_unit(onset[:num_frames]),
-        beat_frames=beats,
-        tempo=tempo,
-        rms=librosa.feature.rms(y=samples, frame_length=N_FFT, hop_length=HOP_LENGTH)[
-            0, :num_frames
-        ].astype(np.float32),
-        bands=_bands(samples)[:num_frames],
-    )
-
-
-def _track_beats(onset: NDArray[np.floating]) -> tuple[float, IndexArray]:
-    if not onset.any():
-        return 0.0, np.zeros(0, np.int64)
-    with warnings.catch_warnings():
-        # A clip shorter than the tracker's window is fine; it merely has few beats.
-        warnings.simplefilter("ignore", UserWarning)
-        tempo, beats = beat_track(onset_envelope=onset, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)
-    return float(np.atleast_1d(tempo)[0]), np.asarray(beats, np.int64)
-
-
-def _bands(samples: FloatArray) -> FloatArray:
-    magnitude = np.abs(librosa.stft(samples, n_fft=N_FFT, hop_length=HOP_LENGTH))
-    frequencies = librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT)
-    band_of_bin = np.searchsorted(BAND_EDGES_HZ, frequencies, side="right")
-    levels = [
-        np.sqrt(np.mean(np.square(magnitude[band_of_bin == band]), axis=0)) for band in range(3)
-    ]
-    return np.stack([_to_unit(level) for level in levels], axis=1)
-
-
-def _to_unit(curve: NDArray[np.floating]) -> FloatArray:
-    maximum = float(curve.max(initial=0))
-    # Below this is no sound but the residue of arithmetic.
-    scale = 1 / maximum if maximum > 1e-10 else 0.0
-    return (curve * scale).astype(np.float32)
-
-
-def _resample(
-    curve: FloatArray, num_frames: int, fps: Fraction, *, keep_peaks: bool = False
-) -> FloatArray:
-    """A curve of the 60 Hz grid at a video's frames: what falls to each frame, or between two.
-
-    A frame stands for the half-open interval of half a frame to each side. It takes the maximum
-    (`keep_peaks`) or mean of the grid values in there, or where there are none, the value
-    interpolated at its time.
-    """
-    if fps == GRID_FPS:
-        return curve[:num_frames]
-    owner = np.minimum(_frame_of_grid(np.arange(len(curve)), fps), num_frames - 1)
-    times = np.arange(num_frames) * float(GRID_FPS / fps)
-    result = np.interp(times, np.arange(len(curve)), curve)
-    owned = np.unique(owner)
-    starts = np.searchsorted(owner, owned)
-    if keep_peaks:
-        result[owned] = np.maximum.reduceat(curve, starts)
-    else:
-        result[owned] = np.add.reduceat(curve, starts) / np.diff([*starts, len(curve)])
-    return np.asarray(result, np.float32)
-
-
-def _nearest_frames(
-    grid_frames: IndexArray, num_frames: int, fps: Fraction
-) -> tuple[IndexArray, IndexArray]:
-    """The video frames of beats, and which beats they are: of several in one frame the first."""
-    nearest = np.minimum(_frame_of_grid(grid_frames, fps), num_frames - 1)
-    return np.unique(nearest, return_index=True)
-
-
-def _frame_of_grid(grid_frames: IndexArray, fps: Fraction) -> IndexArray:
-    # round half up of g * fps / 60, in integers
-    ratio = fps / GRID_FPS
-    return (2 * grid_frames * ratio.numerator + ratio.denominator) // (2 * ratio.denominator)

@@ -2,7 +2,8 @@
 
 Keys: `version`, `fps` (numerator, denominator), `duration_s`, `onset_info [n, 3]`,
 `onset_strength [n]`, `beat_frames [k]`, `beat_times [k]`, `tempo`, `decay_linear [n]`,
-`decay_exponential [n]`, `rms [n]`, `bands [n, 3]`.
+`decay_exponential [n]`, `rms [n]`, `bands [n, 3]`; and, where they were measured, `chroma [n, 12]`,
+`centroid [n]`, `section_times [a]`, `track_times [b]`, `speech [s]`, `silence [s]`.
 """
 
 import zipfile
@@ -28,6 +29,15 @@ UNREADABLE = (
     zlib.error,
 )
 CURVES = ("onset_strength", "decay_linear", "decay_exponential", "rms")
+LATER = {
+    "chroma": np.float32,
+    "centroid": np.float32,
+    "section_times": np.float64,
+    "track_times": np.float64,
+    "speech": np.bool_,
+    "silence": np.bool_,
+}
+"""Keys that files written before they were known do not have."""
 
 
 def write_features(features: Features, path: Path) -> None:
@@ -41,7 +51,7 @@ def write_features(features: Features, path: Path) -> None:
         "beat_times": features.beat_times,
         "tempo": np.float64(features.tempo),
         "bands": features.bands,
-        **{name: getattr(features, name) for name in CURVES},
+        **{name: getattr(features, name) for name in (*CURVES, *LATER)},
     }
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -71,6 +81,7 @@ def read_features(path: Path, name: str | None = None) -> Features:
                 tempo=float(file["tempo"]),
                 bands=file["bands"].astype(np.float32),
                 **{curve: file[curve].astype(np.float32) for curve in CURVES},
+                **{key: file[key].astype(kind) for key, kind in LATER.items() if key in file},
             )
     except UNREADABLE as error:
         raise FeaturesError(
@@ -90,6 +101,7 @@ def _check(features: Features, what: str) -> None:
         or features.fps <= 0
         or any(curve.shape != (num_frames,) for curve in curves)
         or features.bands.shape != (num_frames, 3)
+        or not _fit_if_measured(features)
         or not all(np.isfinite(curve).all() for curve in (*curves, features.bands))
         or beats.ndim != 1
         or features.beat_times.shape != beats.shape
@@ -100,3 +112,15 @@ def _check(features: Features, what: str) -> None:
             f"reading features {what}: its arrays do not fit each other; "
             "write it again with `asha-ray analyze`"
         )
+
+
+def _fit_if_measured(features: Features) -> bool:
+    num_frames = features.num_frames
+    times = (features.section_times, features.track_times)
+    return (
+        features.chroma.shape in {(0, 12), (num_frames, 12)}
+        and features.centroid.shape in {(0,), (num_frames,)}
+        and all(curve.ndim == 1 for curve in (*times, features.speech))
+        and features.speech.shape == features.silence.shape
+        and all(np.isfinite(curve).all() for curve in (features.chroma, features.centroid, *times))
+    )

@@ -27,6 +27,12 @@ LAYOUT = {
     "decay_exponential": (("n",), "float32"),
     "rms": (("n",), "float32"),
     "bands": (("n", 3), "float32"),
+    "chroma": (("n", 12), "float32"),
+    "centroid": (("n",), "float32"),
+    "section_times": (("a",), "float64"),
+    "track_times": (("b",), "float64"),
+    "speech": (("s",), "bool"),
+    "silence": (("s",), "bool"),
 }
 
 
@@ -44,7 +50,13 @@ def path(features, tmp_path):
 
 def test_the_files_layout_is_frozen(features, path):
     """Notebooks read these names; an unknown array in it is a mistake as well."""
-    sizes = {"n": features.num_frames, "k": len(features.beat_frames)}
+    sizes = {
+        "n": features.num_frames,
+        "k": len(features.beat_frames),
+        "a": len(features.section_times),
+        "b": len(features.track_times),
+        "s": len(features.speech),
+    }
     with np.load(path, allow_pickle=False) as file:
         found = {name: (file[name].shape, str(file[name].dtype)) for name in file.files}
         assert file["version"] == 1
