@@ -1,6 +1,5 @@
 """`sample`: novel pictures from a model, and a contact sheet of them."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from asha_ray.errors import ModelError, SpecError
 from asha_ray.farm.models import Model, load_model
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.storage import join, storage_of
-from asha_ray.vae.sheets import contact_sheet
+from asha_ray.vae.sheets import contact_sheet, png_bytes
 from asha_ray.values import ByteArray, FloatArray
 
 MAX_COUNT = 10_000
@@ -64,11 +63,11 @@ def sample(
     for start in range(0, count, BATCH):
         for offset, picture in enumerate(loaded.decode(latents[start : start + BATCH])):
             uri = join(out, f"{start + offset:05d}.png")
-            storage_of(uri).write(uri, _png(Image.fromarray(picture)))
+            storage_of(uri).write(uri, png_bytes(Image.fromarray(picture)))
             if len(shown) < SHEET_LIMIT:
                 shown.append(picture)
             progress.advance()
-    storage_of(sheet_uri).write(sheet_uri, _png(contact_sheet(np.stack(shown))))
+    storage_of(sheet_uri).write(sheet_uri, png_bytes(contact_sheet(np.stack(shown))))
     return SampleResult(out, count, sheet_uri)
 
 
@@ -83,9 +82,3 @@ def _latents(model: Model, source: str, count: int, seed: int) -> FloatArray:
     share = random.random((count, 1), dtype=np.float32)
     second = (first + 1) % len(keyframes)
     return np.asarray(keyframes[first] * (1 - share) + keyframes[second] * share, np.float32)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -4,7 +4,6 @@ All that may differ after a restart is a function of seed, epoch and step, so a 
 killed goes on from its last checkpoint as if nothing had happened.
 """
 
-import io
 import json
 import tempfile
 import time
@@ -28,7 +27,7 @@ from asha_ray.storage import join, storage_of
 from asha_ray.vae.architecture import Vae, architecture_of, build
 from asha_ray.vae.generator import encode_images
 from asha_ray.vae.model_dir import write_model
-from asha_ray.vae.sheets import progress_strip, reconstruction_sheet, spread
+from asha_ray.vae.sheets import png_bytes, progress_strip, reconstruction_sheet, spread
 from asha_ray.vae.training import (
     epoch_batches,
     learning_rate_at,
@@ -41,6 +40,7 @@ from asha_ray.values import ByteArray
 
 STATE, NUMBERS, STRIP, MODEL = "state.safetensors", "numbers.json", "strip.npy", "model"
 SHEET_IMAGES = 8
+FAST = 1  # compression of sheets that are drawn after every epoch
 STRIP_IMAGES, STRIP_ROWS, STRIP_SIDE = 6, 12, 128
 
 
@@ -239,7 +239,7 @@ class _Keeper:
     def _draw(self, epoch: int) -> None:
         again = reconstruct(self._vae, self._shown, self._device)
         sheet = reconstruction_sheet(self._shown, again)
-        self._write(f"samples/epoch-{epoch:04d}.png", _png(sheet))
+        self._write(f"samples/epoch-{epoch:04d}.png", png_bytes(sheet, FAST))
         thumbnails = [_thumbnail(picture) for picture in again[:STRIP_IMAGES]]
         self._state.strip.append((epoch, np.stack(thumbnails)))
         if len(self._state.strip) > 2 * STRIP_ROWS:
@@ -248,7 +248,7 @@ class _Keeper:
         rows = [self._state.strip[index] for index in picked]
         originals = np.stack([_thumbnail(picture) for picture in self._shown[:STRIP_IMAGES]])
         strip = progress_strip(originals, [(f"epoch {number}", row) for number, row in rows])
-        self._write("samples/progress.png", _png(strip))
+        self._write("samples/progress.png", png_bytes(strip, FAST))
 
     def _save(self, folder: Path) -> None:
         tensors = {f"model.{name}": value for name, value in self._vae.state_dict().items()}
@@ -335,9 +335,3 @@ def _thumbnail(picture: ByteArray) -> ByteArray:
     image = Image.fromarray(picture)
     image.thumbnail((STRIP_SIDE, STRIP_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(image)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

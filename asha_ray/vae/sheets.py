@@ -1,5 +1,6 @@
 """Sheets of pictures: originals beside reconstructions, progress over epochs, contact sheets."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,6 +60,13 @@ def _grid(rows: Sequence[Sequence[Image.Image]], captions: Sequence[str] = ()) -
         for column, image in enumerate(row):
             sheet.paste(image, (GAP + column * step_x, top + caption))
     return sheet
+
+
+def png_bytes(image: Image.Image, compress_level: int = 6) -> bytes:
+    """A picture as a PNG file's content; `compress_level` from 0, fast, to 9, small."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=compress_level)
+    return buffer.getvalue()
 
 
 def spread(num_items: int, count: int) -> np.ndarray:
