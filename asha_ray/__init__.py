@@ -17,11 +17,14 @@ if TYPE_CHECKING:
         analyze,
         demo,
         doctor,
+        fetch_stems_model,
         inspect,
         load_model,
         path,
         render,
         sample,
+        setup_spleeter_tf,
+        stems,
         train,
     )
     from asha_ray.errors import AshaError
@@ -37,11 +40,14 @@ __all__ = [
     "analyze",
     "demo",
     "doctor",
+    "fetch_stems_model",
     "inspect",
     "load_model",
     "path",
     "render",
     "sample",
+    "setup_spleeter_tf",
+    "stems",
     "train",
 ]
 

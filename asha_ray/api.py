@@ -14,10 +14,12 @@ from asha_ray.spec import (
     ANALYZE_OPTIONS,
     PATH_OPTIONS,
     RENDER_OPTIONS,
+    STEMS_OPTIONS,
     TRAIN_OPTIONS,
     AnalyzeSettings,
     PathSettings,
     RenderSpec,
+    StemsSettings,
     TrainSpec,
     build,
     parse_yaml,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from asha_ray.farm.models import Model
     from asha_ray.farm.render import RenderResult
     from asha_ray.farm.sample import SampleResult
+    from asha_ray.farm.separate import StemsResult
     from asha_ray.farm.train import TrainResult
 
 StrPath = str | PathLike[str]
@@ -107,7 +110,7 @@ def analyze(
         out: a features file to write (`.npz`).
         plot: a picture to draw (`.png`).
         progress: hears how far it is.
-        **options: `fps`, `stems`, `executor`, `decay_time`, `decay_rate`, `decay_shape`.
+        **options: see `ANALYZE_OPTIONS`.
 
     Raises:
         AshaError: one of its kinds.
@@ -115,15 +118,63 @@ def analyze(
     from asha_ray.farm.features import analyze as run
 
     settings = build(AnalyzeSettings, with_options({}, options, ANALYZE_OPTIONS))
-    return run(
-        fspath(audio),
-        _text(out),
-        _text(plot),
-        settings.fps,
-        settings.features,
-        settings.executor,
-        progress,
-    )
+    return run(fspath(audio), _text(out), _text(plot), settings, progress)
+
+
+def stems(
+    audio: StrPath,
+    *,
+    out: StrPath,
+    progress: Progress | None = None,
+    **options: Any,
+) -> "StemsResult":
+    """Separate a track into stems, one lossless file for each.
+
+    Args:
+        audio: a sound file, local or `s3://`.
+        out: a folder for the files, `drums.wav` and so on.
+        progress: hears how far it is.
+        **options: see `STEMS_OPTIONS`.
+
+    Raises:
+        AshaError: one of its kinds.
+    """
+    from asha_ray.farm.separate import stems as run
+
+    settings = build(StemsSettings, with_options({}, options, STEMS_OPTIONS))
+    return run(fspath(audio), fspath(out), settings, progress)
+
+
+def fetch_stems_model(name: str, *, progress: Progress | None = None) -> str:
+    """Download one of Spleeter's published models, check it, and put it into the cache.
+
+    Args:
+        name: `2stems`, `4stems` or `5stems`.
+        progress: hears of the bytes that came.
+
+    Returns:
+        The folder with its files.
+
+    Raises:
+        StemsError: if it cannot be had, saying how to place it by hand.
+    """
+    from asha_ray.audio.stems.models import fetch_model
+
+    return str(fetch_model(name, progress=progress))
+
+
+def setup_spleeter_tf(*, progress: Progress | None = None) -> str:
+    """Build the environment in which the `spleeter` package itself runs, with TensorFlow.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        StemsError: if it cannot be built.
+    """
+    from asha_ray.audio.stems.spleeter_tf import setup_tf
+
+    return str(setup_tf(progress=progress))
 
 
 def path(
@@ -139,7 +190,7 @@ def path(
         features: a features file, local or `s3://`, or what `analyze` returned.
         model: a model directory.
         out: an array file to write (`.npy`).
-        **options: `motion`, `keyframes`, `keyframe_gap`, `min_factor`, `seed`.
+        **options: see `PATH_OPTIONS`.
 
     Raises:
         AshaError: one of its kinds.
@@ -148,7 +199,7 @@ def path(
 
     settings = build(PathSettings, with_options({}, options, PATH_OPTIONS))
     given = features if isinstance(features, Features) else fspath(features)
-    return run(given, fspath(model), _text(out), settings.motion, settings.seed)
+    return run(given, fspath(model), _text(out), settings)
 
 
 def render(

@@ -126,11 +126,24 @@ class VideoSettings(_Frozen):
     ] = "veryfast"  # fmt: skip
 
 
-class FeatureSettings(_Frozen):
-    """How sound becomes curves; `decay_rate` is per frame at 60 fps, `decay_time` in seconds."""
+SpleeterModel = Literal["2stems", "4stems", "5stems"]
+Stem = Literal[
+    "mix", "vocals", "drums", "bass", "other", "piano", "accompaniment", "harmonic", "percussive"
+]
 
-    stems: Literal["none"] = "none"
-    stem: Literal["mix"] = "mix"
+
+class FeatureSettings(_Frozen):
+    """How sound becomes curves; `decay_rate` is per frame at 60 fps, `decay_time` in seconds.
+
+    `stems` is the separator; where it is `none` and `stem` is not `mix`, the stem decides.
+    `normalise` is by the `track` up to 20 minutes, and `rolling` above, where absent.
+    """
+
+    stems: Literal["none", "hpss", "spleeter", "spleeter-tf"] = "none"
+    stem: Stem = "mix"
+    stems_model: SpleeterModel | None = None
+    model_dir: Uri | None = None
+    normalise: Literal["track", "rolling"] | None = None
     decay_time: Seconds = 0.25
     decay_rate: Annotated[float, Field(gt=0, lt=1)] = 0.25
     decay_shape: Literal["constant", "proportional"] = "constant"
@@ -179,12 +192,25 @@ class AnalyzeSettings(_Frozen):
     fps: Fps = "60"
     features: FeatureSettings = FeatureSettings()
     executor: Executor = "ray"
+    work: Uri | None = None
+
+
+class StemsSettings(_Frozen):
+    """What `stems` takes beside its paths; Spleeter where its model is, else hpss, if absent."""
+
+    separator: Literal["hpss", "spleeter", "spleeter-tf"] | None = None
+    stems_model: SpleeterModel | None = None
+    model_dir: Uri | None = None
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    executor: Executor = "ray"
+    work: Uri | None = None
 
 
 class PathSettings(_Frozen):
     """What `path` takes beside its paths."""
 
     motion: MotionSettings = MotionSettings()
+    stem: Stem = "mix"
     seed: Seed = 0
 
 
@@ -261,10 +287,16 @@ TRAIN_OPTIONS: Mapping[str, str] = {
 }
 """Flat option name -> field path of `TrainSpec`."""
 
-ANALYZE_OPTIONS: Mapping[str, str] = {"fps": "fps", "executor": "executor", **_FEATURE_OPTIONS}
+ANALYZE_OPTIONS: Mapping[str, str] = {
+    **{name: name for name in ("fps", "executor", "work")},
+    **_FEATURE_OPTIONS,
+}
 """Flat option name -> field path of `AnalyzeSettings`."""
 
-PATH_OPTIONS: Mapping[str, str] = {"seed": "seed", **_MOTION_OPTIONS}
+STEMS_OPTIONS: Mapping[str, str] = {name: name for name in StemsSettings.model_fields}
+"""Flat option name -> field path of `StemsSettings`."""
+
+PATH_OPTIONS: Mapping[str, str] = {"seed": "seed", "stem": "stem", **_MOTION_OPTIONS}
 """Flat option name -> field path of `PathSettings`."""
 
 _Spec = TypeVar("_Spec", bound=BaseModel)

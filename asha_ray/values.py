@@ -22,6 +22,9 @@ IndexArray = NDArray[np.int64]
 ByteArray = NDArray[np.uint8]
 FlagArray = NDArray[np.bool_]
 
+MAX_SAMPLE_RATE = 768_000
+"""Hz; what is sampled faster is refused."""
+
 Size = tuple[int, int]
 """Width and height of a picture in pixels, in the order in which `1920x1080` is written."""
 
@@ -88,6 +91,7 @@ class Features:
         track_times: `[b]` seconds at which another track of a mix begins.
         speech: `[s]` whether somebody speaks, for each second.
         silence: `[s]` whether nothing is heard, for each second.
+        stems: the same of each stem that was listened to, by its name.
     """
 
     fps: Fraction
@@ -106,11 +110,18 @@ class Features:
     track_times: TimeArray = field(default_factory=lambda: np.zeros(0))
     speech: FlagArray = field(default_factory=lambda: np.zeros(0, np.bool_))
     silence: FlagArray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    stems: Mapping[str, "Features"] = field(default_factory=dict)
 
     @property
     def num_frames(self) -> int:
         """Number of video frames n."""
         return len(self.onset_strength)
+
+    @property
+    def exact_duration_s(self) -> Fraction:
+        """Length of the sound in seconds, exactly: a whole number of samples."""
+        # A sample rate is a small denominator, so the float names one such fraction only.
+        return Fraction(self.duration_s).limit_denominator(MAX_SAMPLE_RATE)
 
     @property
     def onset_info(self) -> NDArray[np.float64]:

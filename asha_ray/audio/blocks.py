@@ -52,10 +52,10 @@ def iter_blocks(pcm: PcmStream, block_frames: int = BLOCK_FRAMES) -> Iterator[Bl
         pcm: a stream in any sample rate and number of channels; it is mixed to one.
         block_frames: frames of the grid in each block but the last, whole seconds.
     """
-    tally = _Tally()
+    tally = Tally()
     kept, kept_start, first_frame = [np.zeros(CONTEXT_SAMPLES, np.float32)], -CONTEXT_SAMPLES, 0
     num_kept = CONTEXT_SAMPLES
-    for part in _resampled(_mono(pcm, tally), pcm.sample_rate, tally):
+    for part in _resampled(mono_blocks(pcm, tally), pcm.sample_rate, tally):
         kept.append(part)
         num_kept += len(part)
         # One sample more than the block reaches to: its last frame is surely not the track's last.
@@ -83,20 +83,21 @@ def stream_of_clip(clip: AudioClip) -> PcmStream:
 
 
 @dataclass
-class _Tally:
+class Tally:
+    """Counts samples as they pass.
+
+    Attributes:
+        source_samples: of each channel.
+        num_replaced: of all channels, that were damaged and became silence.
+    """
+
     source_samples: int = 0
     num_replaced: int = 0
 
 
-def _block(first_frame: int, num_frames: int, samples: FloatArray, tally: _Tally) -> Block:
-    length = (num_frames + 4) * HOP_LENGTH
-    own = samples[:length]
-    if len(own) < length:
-        own = np.pad(own, (0, length - len(own)))
-    return Block(first_frame, num_frames, own, tally.source_samples, tally.num_replaced)
-
-
-def _mono(pcm: PcmStream, tally: _Tally) -> Iterator[FloatArray]:
+def mono_blocks(pcm: PcmStream, tally: Tally | None = None) -> Iterator[FloatArray]:
+    """A stream's blocks `[m]`, damage replaced and all channels mixed to one."""
+    tally = tally or Tally()
     for block in pcm.blocks:
         clean, num_replaced = replace_damage(block)
         tally.num_replaced += num_replaced
@@ -104,8 +105,16 @@ def _mono(pcm: PcmStream, tally: _Tally) -> Iterator[FloatArray]:
         yield clean[:, 0] if clean.shape[1] == 1 else clean.mean(axis=1, dtype=np.float32)
 
 
+def _block(first_frame: int, num_frames: int, samples: FloatArray, tally: Tally) -> Block:
+    length = (num_frames + 4) * HOP_LENGTH
+    own = samples[:length]
+    if len(own) < length:
+        own = np.pad(own, (0, length - len(own)))
+    return Block(first_frame, num_frames, own, tally.source_samples, tally.num_replaced)
+
+
 def _resampled(
-    blocks: Iterator[FloatArray], sample_rate: int, tally: _Tally
+    blocks: Iterator[FloatArray], sample_rate: int, tally: Tally
 ) -> Iterator[FloatArray]:
     """The blocks at the grid's rate, `ceil(samples * ratio)` in all, as librosa's resampling."""
     if sample_rate == SAMPLE_RATE:

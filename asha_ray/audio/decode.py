@@ -13,10 +13,10 @@ import soundfile
 
 from asha_ray import ffmpeg
 from asha_ray.errors import AudioError
-from asha_ray.values import AudioClip, FloatArray, PcmStream
+from asha_ray.values import MAX_SAMPLE_RATE, AudioClip, FloatArray, PcmStream
 
 BLOCK_SAMPLES = 1 << 18
-MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 768_000
+MIN_SAMPLE_RATE = 1_000
 MAX_CHANNELS = 64
 MAX_LEVEL = 1e4
 AU_FLOAT32 = 6

@@ -38,7 +38,9 @@ __all__ = [
     "GridFeatures",
     "analyze_clip",
     "analyze_stream",
+    "as_features",
     "features_at",
+    "from_features",
     "measure",
     "measure_stream",
 ]
@@ -188,6 +190,24 @@ def grid_features(curves: Curves, normalise: Normalisation | None = None) -> Gri
         speech=speech,
         silence=silence,
         num_replaced=curves.num_replaced,
+    )
+
+
+def as_features(grid: GridFeatures) -> Features:
+    """What was measured as features of a video at the grid's own rate: how it is kept in a file."""
+    return features_at(grid, Fraction(GRID_FPS), AnalysisSettings())
+
+
+def from_features(features: Features, num_replaced: int) -> GridFeatures:
+    """The inverse of `as_features`."""
+    if features.fps != GRID_FPS:
+        raise ValueError(f"features at {features.fps} fps are not those of the grid")
+    curves = ("onset_strength", "beat_frames", "tempo", "rms", "bands", "chroma", "centroid")
+    places = ("section_times", "track_times", "speech", "silence")
+    return GridFeatures(
+        duration_s=features.exact_duration_s,
+        num_replaced=num_replaced,
+        **{name: getattr(features, name) for name in (*curves, *places)},
     )
 
 

@@ -3,13 +3,16 @@
 Keys: `version`, `fps` (numerator, denominator), `duration_s`, `onset_info [n, 3]`,
 `onset_strength [n]`, `beat_frames [k]`, `beat_times [k]`, `tempo`, `decay_linear [n]`,
 `decay_exponential [n]`, `rms [n]`, `bands [n, 3]`; and, where they were measured, `chroma [n, 12]`,
-`centroid [n]`, `section_times [a]`, `track_times [b]`, `speech [s]`, `silence [s]`.
+`centroid [n]`, `section_times [a]`, `track_times [b]`, `speech [s]`, `silence [s]`. Where stems
+were listened to, the same keys again under `<stem>/`.
 """
 
 import zipfile
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,17 +45,9 @@ LATER = {
 
 def write_features(features: Features, path: Path) -> None:
     """Write a features file to a local path."""
-    arrays = {
-        "version": np.int64(VERSION),
-        "fps": np.array([features.fps.numerator, features.fps.denominator], np.int64),
-        "duration_s": np.float64(features.duration_s),
-        "onset_info": features.onset_info,
-        "beat_frames": features.beat_frames,
-        "beat_times": features.beat_times,
-        "tempo": np.float64(features.tempo),
-        "bands": features.bands,
-        **{name: getattr(features, name) for name in (*CURVES, *LATER)},
-    }
+    arrays = {"version": np.int64(VERSION), **_arrays(features)}
+    for stem, part in features.stems.items():
+        arrays |= {f"{stem}/{name}": array for name, array in _arrays(part).items()}
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -72,33 +67,59 @@ def read_features(path: Path, name: str | None = None) -> Features:
                     f"reading features {what}: its version {version} is newer than {VERSION}, "
                     "which this asha-ray knows; update asha-ray"
                 )
-            numerator, denominator = (int(part) for part in file["fps"])
-            features = Features(
-                fps=Fraction(numerator, denominator),
-                duration_s=float(file["duration_s"]),
-                beat_frames=file["beat_frames"].astype(np.int64),
-                beat_times=file["beat_times"].astype(np.float64),
-                tempo=float(file["tempo"]),
-                bands=file["bands"].astype(np.float32),
-                **{curve: file[curve].astype(np.float32) for curve in CURVES},
-                **{key: file[key].astype(kind) for key, kind in LATER.items() if key in file},
-            )
+            features = _features(file, "")
+            stems = dict.fromkeys(key.partition("/")[0] for key in file if "/" in key)
+            parts = {stem: _features(file, f"{stem}/") for stem in stems}
     except UNREADABLE as error:
         raise FeaturesError(
             f"reading features {what}: it is no features file ({error}); "
             "write one with `asha-ray analyze`"
         ) from error
     _check(features, what)
-    return features
+    for part in parts.values():
+        _check(part, what, like=features)
+    return replace(features, stems=parts)
 
 
-def _check(features: Features, what: str) -> None:
+def _arrays(features: Features) -> dict[str, Any]:
+    return {
+        "fps": np.array([features.fps.numerator, features.fps.denominator], np.int64),
+        "duration_s": np.float64(features.duration_s),
+        "onset_info": features.onset_info,
+        "beat_frames": features.beat_frames,
+        "beat_times": features.beat_times,
+        "tempo": np.float64(features.tempo),
+        "bands": features.bands,
+        **{name: getattr(features, name) for name in (*CURVES, *LATER)},
+    }
+
+
+def _features(file: Any, prefix: str) -> Features:
+    numerator, denominator = (int(part) for part in file[f"{prefix}fps"])
+    return Features(
+        fps=Fraction(numerator, denominator),
+        duration_s=float(file[f"{prefix}duration_s"]),
+        beat_frames=file[f"{prefix}beat_frames"].astype(np.int64),
+        beat_times=file[f"{prefix}beat_times"].astype(np.float64),
+        tempo=float(file[f"{prefix}tempo"]),
+        bands=file[f"{prefix}bands"].astype(np.float32),
+        **{curve: file[f"{prefix}{curve}"].astype(np.float32) for curve in CURVES},
+        **{
+            key: file[f"{prefix}{key}"].astype(kind)
+            for key, kind in LATER.items()
+            if f"{prefix}{key}" in file
+        },
+    )
+
+
+def _check(features: Features, what: str, like: Features | None = None) -> None:
     num_frames = features.num_frames
     curves = [getattr(features, curve) for curve in CURVES]
     beats = features.beat_frames
     if (
         num_frames == 0
         or features.fps <= 0
+        or (like is not None and (like.num_frames, like.fps) != (num_frames, features.fps))
         or any(curve.shape != (num_frames,) for curve in curves)
         or features.bands.shape != (num_frames, 3)
         or not _fit_if_measured(features)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -16,6 +17,19 @@ class OrderedMap(Protocol):
         self, function: Callable[[Item], Result], items: Iterable[Item], /
     ) -> Iterator[Result]:
         """The results of `function` for each of `items`."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a track's analysis is spread; by itself, one thing after the other.
+
+    Attributes:
+        blocks: for many small items: blocks of sound that are measured.
+        parts: for few large ones: parts of a track that are separated.
+    """
+
+    blocks: OrderedMap = map
+    parts: OrderedMap = map
 
 
 def map_in_threads(num_threads: int) -> OrderedMap:

@@ -12,7 +12,7 @@ import typer
 import asha_ray
 from asha_ray.cli import options
 from asha_ray.cli.progress import ConsoleProgress
-from asha_ray.errors import AshaError
+from asha_ray.errors import AshaError, SpecError
 
 INTERRUPTED = 130
 DEBUG = "--debug"
@@ -224,10 +224,15 @@ def analyze(
     plot: Annotated[str | None, typer.Option(help="A picture of them (.png).")] = None,
     fps: options.Fps = None,
     stems: options.Stems = None,
+    stem: options.Stem = None,
+    stems_model: options.StemsModel = None,
+    model_dir: options.ModelDir = None,
+    normalise: options.Normalise = None,
     decay_time: options.DecayTime = None,
     decay_rate: options.DecayRate = None,
     decay_shape: options.DecayShape = None,
     executor: options.ExecutorName = None,
+    work: options.Work = None,
     as_json: options.Json = False,
 ) -> None:
     """Onset strength, beats, levels and decay envelopes of a track."""
@@ -239,10 +244,15 @@ def analyze(
         progress=progress,
         fps=fps,
         stems=stems,
+        stem=stem,
+        stems_model=stems_model,
+        model_dir=model_dir,
+        normalise=normalise,
         decay_time=decay_time,
         decay_rate=decay_rate,
         decay_shape=decay_shape,
         executor=executor,
+        work=work,
     )
     progress.finish()
     summary = {
@@ -253,11 +263,66 @@ def analyze(
         "duration_s": features.duration_s,
         "beats": len(features.beat_frames),
         "tempo": round(features.tempo, 3),
+        "stems": list(features.stems),
     }
     text = (
         f"{out}: {features.num_frames} frames, {summary['beats']} beats, {features.tempo:.0f} BPM"
     )
     _answer(summary, text, as_json=as_json)
+
+
+@app.command()
+def stems(
+    audio: Annotated[str | None, typer.Argument(help="A sound file.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="A folder for the stems.")] = None,
+    separator: Annotated[
+        Literal["spleeter", "spleeter-tf", "hpss"] | None,
+        typer.Option(help="By what. [default: spleeter where its model is, else hpss]"),
+    ] = None,
+    stems_model: options.StemsModel = None,
+    model_dir: options.ModelDir = None,
+    device: Annotated[
+        Literal["cpu", "cuda", "mps"] | None,
+        typer.Option(help="Where Spleeter's networks run. [default: cpu]"),
+    ] = None,
+    fetch: Annotated[
+        Literal["2stems", "4stems", "5stems"] | None,
+        typer.Option(help="Download a model of Spleeter's into the cache."),
+    ] = None,
+    setup_tf: Annotated[
+        bool,
+        typer.Option("--setup-tf", help="Build the environment of the spleeter package."),
+    ] = False,
+    executor: options.ExecutorName = None,
+    work: options.Work = None,
+    as_json: options.Json = False,
+) -> None:
+    """Take a track apart: drums, bass, vocals …, or harmonic and percussive."""
+    progress = ConsoleProgress()
+    document: dict[str, Any] = {}
+    if fetch:
+        document["model"] = asha_ray.fetch_stems_model(fetch, progress=progress)
+    if setup_tf:
+        document["environment"] = asha_ray.setup_spleeter_tf(progress=progress)
+    if audio is not None and out is not None:
+        result = asha_ray.stems(
+            audio,
+            out=out,
+            progress=progress,
+            separator=separator,
+            stems_model=stems_model,
+            model_dir=model_dir,
+            device=device,
+            executor=executor,
+            work=work,
+        )
+        document |= asdict(result)
+    elif audio is not None or out is not None or not document:
+        raise SpecError("stems: give a sound file and --out, or --fetch or --setup-tf")
+    progress.finish()
+    files = document.get("stems", {})
+    named = [document[name] for name in ("model", "environment") if name in document]
+    _answer(document, "\n".join([*named, *files.values()]), as_json=as_json)
 
 
 @app.command()
@@ -269,6 +334,7 @@ def path(
     keyframes: options.Keyframes = None,
     keyframe_gap: options.KeyframeGap = None,
     min_factor: options.MinFactor = None,
+    stem: options.Stem = None,
     seed: options.Seed = None,
     as_json: options.Json = False,
 ) -> None:
@@ -281,6 +347,7 @@ def path(
         keyframes=keyframes,
         keyframe_gap=keyframe_gap,
         min_factor=min_factor,
+        stem=stem,
         seed=seed,
     )
     num_frames, latent_dim = latents.shape
@@ -313,9 +380,10 @@ def render(
     keyframe_gap: options.KeyframeGap = None,
     min_factor: options.MinFactor = None,
     stems: options.Stems = None,
-    stem: Annotated[
-        str | None, typer.Option(help="What drives the motion: mix. [default: mix]")
-    ] = None,
+    stem: options.Stem = None,
+    stems_model: options.StemsModel = None,
+    model_dir: options.ModelDir = None,
+    normalise: options.Normalise = None,
     decay_time: options.DecayTime = None,
     decay_rate: options.DecayRate = None,
     decay_shape: options.DecayShape = None,
@@ -360,6 +428,9 @@ def render(
         min_factor=min_factor,
         stems=stems,
         stem=stem,
+        stems_model=stems_model,
+        model_dir=model_dir,
+        normalise=normalise,
         decay_time=decay_time,
         decay_rate=decay_rate,
         decay_shape=decay_shape,

@@ -15,8 +15,34 @@ Fps = Annotated[
     str | None, typer.Option("--fps", help="24, 25, 30, 60, 30000/1001 … [default: 60]")
 ]
 Stems = Annotated[
-    str | None, typer.Option("--stems", help="Separate the sound first: none. [default: none]")
+    Literal["none", "hpss", "spleeter", "spleeter-tf"] | None,
+    typer.Option("--stems", help="Take the sound apart first. [default: as --stem needs]"),
 ]
+Stem = Annotated[
+    str | None,
+    typer.Option(
+        "--stem",
+        help="What drives the motion: mix, drums, bass, vocals, other, piano, accompaniment "
+        "(by Spleeter), harmonic, percussive (by hpss). [default: mix]",
+    ),
+]
+StemsModel = Annotated[
+    Literal["2stems", "4stems", "5stems"] | None,
+    typer.Option("--stems-model", help="Spleeter's model. [default: the stem's, else 4stems]"),
+]
+ModelDir = Annotated[
+    str | None,
+    typer.Option("--model-dir", help="Where Spleeter's model lies. [default: the cache]"),
+]
+Normalise = Annotated[
+    Literal["track", "rolling"] | None,
+    typer.Option(
+        "--normalise",
+        help="By the loudest moment of the track, or by how loud it is around. "
+        "[default: track up to 20 minutes, rolling above]",
+    ),
+]
+Work = Annotated[str | None, typer.Option("--work", help="Keep the work here, to use it again.")]
 DecayTime = Annotated[
     float | None,
     typer.Option("--decay-time", help="Seconds of a linear decay from 1 to 0. [default: 0.25]"),

@@ -82,6 +82,8 @@ class ConsoleProgress:
             if 0 < self._done < self._total:
                 left = (self._total - self._done) * elapsed / self._done
                 parts.append(f"{_clock(left)} left")
+        elif self._done:
+            parts.append(f"{self._done} {self._unit}")
         if elapsed >= 1:
             parts.append(_clock(elapsed))
         return "  ".join(parts)

@@ -1,29 +1,70 @@
-"""Features of a track by uri, computed once and kept in a work root."""
+"""Features of a track by uri: of the mix and of its stems, measured once and kept in a work root.
+
+What was measured on the 60 Hz grid is kept apart from what follows from it at a video's rate, so
+that another decay or another frame rate costs nothing.
+"""
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from functools import partial
+from itertools import tee
 from pathlib import Path
 
-from asha_ray.audio.decode import MAX_SAMPLE_RATE, load_audio
-from asha_ray.audio.features import analyze_clip
-from asha_ray.audio.features_file import VERSION, read_features, write_features
+from asha_ray.audio.decode import stream_audio
+from asha_ray.audio.features import (
+    AnalysisSettings,
+    GridFeatures,
+    as_features,
+    features_at,
+    from_features,
+    measure_stream,
+)
+from asha_ray.audio.features_file import read_features, write_features
+from asha_ray.audio.normalise import Normalisation
+from asha_ray.audio.parallel import Spread
+from asha_ray.errors import FarmError
+from asha_ray.farm.places import work_root
+from asha_ray.farm.stems import (
+    SeparatorChoice,
+    choose_separator,
+    separate_track,
+    separator_of,
+    stem_stream,
+    stems_key,
+)
+from asha_ray.progress import NullProgress, Progress
+from asha_ray.spec import FeatureSettings
 from asha_ray.storage import storage_of
 from asha_ray.storage.keys import digest_of, file_digest
 from asha_ray.storage.work import WorkRoot
-from asha_ray.values import AudioClip, Features
+from asha_ray.values import Features, FloatArray, PcmStream
+
+VERSION = 2
+"""Raised when the same sound would be measured as other features."""
 
 
 @dataclass(frozen=True)
 class AnalysisJob:
-    """What determines a track's features, beside its sound."""
+    """What determines a track's features, beside its sound.
+
+    Attributes:
+        audio: the track.
+        fps: of the video, as `60` or `30000/1001`.
+        settings: how curves follow from what was measured.
+        separator: takes the track apart; None for the full mix alone.
+        stems: those of its stems that are measured.
+    """
 
     audio: str
     fps: str
-    decay_time: float = 0.25
-    decay_rate: float = 0.25
-    decay_shape: str = "constant"
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+    separator: SeparatorChoice | None = None
+    stems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,7 +72,7 @@ class Analysis:
     """A track's features, and what a render must know of its sound.
 
     Attributes:
-        features: at the video's frames.
+        features: at the video's frames, and those of the stems that were asked for.
         audio_digest: sha256 of the sound file.
         features_digest: of what determines the features.
         num_replaced: samples that were NaN or infinite and count as silence.
@@ -42,53 +83,154 @@ class Analysis:
     features_digest: str
     num_replaced: int
 
-    @property
-    def duration_s(self) -> Fraction:
-        """Length of the sound, exactly: a whole number of samples."""
-        # A sample rate is a small denominator, so the float names one such fraction only.
-        return Fraction(self.features.duration_s).limit_denominator(MAX_SAMPLE_RATE)
+
+def analysis_job(audio: str, fps: str, settings: FeatureSettings) -> AnalysisJob:
+    """The analysis that settings ask for: of the stem that drives, or else of all stems.
+
+    Raises:
+        SpecError: if the separator that was asked for does not give the stem.
+        StemsError: if the separator lacks its model or its environment.
+    """
+    separator = choose_separator(settings)
+    stems: tuple[str, ...] = ()
+    if separator is not None:
+        all_stems = separator_of(separator).stems
+        stems = all_stems if settings.stem == "mix" else (settings.stem,)
+    curves = AnalysisSettings(
+        decay_time=settings.decay_time,
+        decay_rate=settings.decay_rate,
+        decay_shape=settings.decay_shape,
+        normalise=settings.normalise,
+    )
+    return AnalysisJob(audio, fps, curves, separator, stems)
 
 
-def analyze_uri(job: AnalysisJob, work: str | None = None) -> Analysis:
+def analyze_uri(
+    job: AnalysisJob,
+    work: str | None = None,
+    spread: Spread = Spread(),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
+) -> Analysis:
     """Analyse a track, or read what an earlier analysis of the same left in the work root.
 
     Args:
         job: the track and the settings.
         work: a work root, local or `s3://`; None keeps nothing.
+        spread: where blocks of sound are measured and parts separated.
+        progress: hears how much was listened to.
 
     Raises:
         AudioError: if it cannot be decoded.
         NotFoundError: if there is nothing at its uri.
     """
-    with storage_of(job.audio).local_copy(job.audio) as path:
-        audio_digest = _digest(path)
-        settings = {key: value for key, value in asdict(job).items() if key != "audio"}
-        key = digest_of({"audio": audio_digest, "version": VERSION, **settings})[:40]
-        if work is not None and (known := _read_kept(work, key)) is not None:
-            features, num_replaced = known
-        else:
-            clip = load_audio(path)
-            features, num_replaced = features_of(clip, job), clip.num_replaced
-            if work is not None:
-                _keep(work, key, features, num_replaced)
+    with storage_of(job.audio).local_copy(job.audio) as path, work_root(work) as root:
+        # The gate says what is wrong with a folder or an empty file, so only files are hashed.
+        audio_digest = file_digest(path) if path.is_file() else ""
+        listener = _Listener(job, path, audio_digest, root, spread, progress or NullProgress())
+        key = listener.key
+        known = _read_kept(root, key)
+        features, num_replaced = known or listener.listen()
+        if known is None:
+            _keep(root, key, features, num_replaced)
     return Analysis(features, audio_digest, key, num_replaced)
 
 
-def features_of(clip: AudioClip, job: AnalysisJob) -> Features:
-    """A decoded track's features with a job's settings."""
-    return analyze_clip(
-        clip,
-        Fraction(job.fps),
-        decay_time=job.decay_time,
-        decay_rate=job.decay_rate,
-        decay_shape=job.decay_shape,
-    )
+class _Listener:
+    """One analysis: a track's mix and stems, measured side by side."""
 
+    def __init__(
+        self,
+        job: AnalysisJob,
+        path: Path,
+        audio_digest: str,
+        work: str,
+        spread: Spread,
+        progress: Progress,
+    ) -> None:
+        self._job, self._path, self._work, self._spread = job, path, work, spread
+        self._progress = progress
+        self._audio_digest = audio_digest
+        self._stems_key = stems_key(job.separator, audio_digest) if job.separator else ""
+        self._stopped = threading.Event()
 
-def _digest(path: Path) -> str:
-    # The gate says what is wrong with a folder or an empty file; hashing comes first only for
-    # real files.
-    return file_digest(path) if path.is_file() else ""
+    @property
+    def key(self) -> str:
+        """Hash of all that determines the features."""
+        job = self._job
+        return digest_of(
+            {
+                "audio": self._audio_digest,
+                "fps": job.fps,
+                "settings": asdict(job.settings),
+                "stems": [self._stems_key, *job.stems] if job.separator else None,
+                "version": VERSION,
+            }
+        )[:40]
+
+    def listen(self) -> tuple[Features, int]:
+        """The features, and how many samples were damaged."""
+        fps, settings = Fraction(self._job.fps), self._job.settings
+        with ThreadPoolExecutor(1, thread_name_prefix="asha-mix") as side:
+            mix_to_come = side.submit(self._mix) if self._job.separator else None
+            try:
+                stems = self._stems()
+            except BaseException:
+                self._stopped.set()
+                raise
+            mix = mix_to_come.result() if mix_to_come else self._mix()
+        parts = {stem: features_at(grid, fps, settings) for stem, grid in stems.items()}
+        return replace(features_at(mix, fps, settings), stems=parts), mix.num_replaced
+
+    def _mix(self) -> GridFeatures:
+        return self._measured(
+            "mix", lambda: self._told(stream_audio(self._path), self._job.separator is None)
+        )
+
+    def _stems(self) -> dict[str, GridFeatures]:
+        separator, wanted = self._job.separator, self._job.stems
+        if separator is None:
+            return {}
+        pcm = self._told(stream_audio(self._path), True)
+        parts = separate_track(separator, pcm, self._work, self._stems_key, self._spread.parts)
+        # The first stem's stream draws the parts on; the others find them stored.
+        branches = tee(parts, len(wanted))
+        streams = {
+            stem: partial(stem_stream, branch, stem, self._work, self._stems_key)
+            for stem, branch in zip(wanted, branches, strict=True)
+        }
+        return {
+            stem: self._measured(f"{self._stems_key}/{stem}", stream)
+            for stem, stream in streams.items()
+        }
+
+    def _measured(self, source: str, open_stream: Callable[[], PcmStream]) -> GridFeatures:
+        """What is measured of a source, or was."""
+        normalise: Normalisation | None = self._job.settings.normalise
+        identity = {"audio": self._audio_digest, "source": source, "normalise": normalise}
+        key = digest_of({**identity, "version": VERSION, "measured": True})[:40]
+        known = _read_kept(self._work, key)
+        if known is not None:
+            return from_features(*known)
+        grid = measure_stream(open_stream(), normalise, self._spread.blocks)
+        _keep(self._work, key, as_features(grid), grid.num_replaced)
+        return grid
+
+    def _told(self, pcm: PcmStream, tell: bool) -> PcmStream:
+        """The same stream, which tells how far it was read, and ends when nobody wants it."""
+
+        def blocks() -> Iterator[FloatArray]:
+            num_samples = num_told = 0
+            for block in pcm.blocks:
+                if self._stopped.is_set():
+                    raise FarmError("listening: it was stopped")
+                num_samples += len(block)
+                seconds = num_samples // pcm.sample_rate - num_told
+                if tell and seconds:
+                    self._progress.advance(seconds)
+                    num_told += seconds
+                yield block
+
+        return PcmStream(pcm.sample_rate, pcm.num_channels, blocks())
 
 
 def _read_kept(work: str, key: str) -> tuple[Features, int] | None:

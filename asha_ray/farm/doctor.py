@@ -41,7 +41,7 @@ def examine() -> list[Finding]:
         _ffmpeg(),
         _memory(),
         _disk(),
-        Finding("stems", "none: motion follows the full mix"),
+        _stems(),
         _credentials(),
         _cluster(),
     ]
@@ -97,6 +97,16 @@ def _disk() -> Finding:
     free = shutil.disk_usage(".").free
     remedy = "long renders need more; give --work on another disk" if free < MIN_FREE_BYTES else ""
     return Finding("disk", f"{free / 1e9:.0f} GB free here", remedy)
+
+
+def _stems() -> Finding:
+    from asha_ray.audio.stems.models import locate_model
+    from asha_ray.audio.stems.unet import KINDS
+
+    here = [f"spleeter ({name})" for name in KINDS if locate_model(name)]
+    if here:
+        return Finding("stems", f"{', '.join(here)}, hpss")
+    return Finding("stems", "hpss; Spleeter once `asha-ray stems --fetch 4stems` has fetched it")
 
 
 def _credentials() -> Finding:

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, Self
 
+from asha_ray.audio.parallel import Spread, map_in_threads
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
 from asha_ray.farm.plan import cpu_threads
 from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob
+from asha_ray.progress import Progress
 from asha_ray.vae.generator import pick_device
 from asha_ray.values import Segment
 from asha_ray.video.probe import VideoReport
@@ -24,8 +26,13 @@ class Executor(Protocol):
     def warm_up(self, job: WorkerJob) -> None:
         """Begin to load the model where it will be needed; returns at once."""
 
-    def analyze(self, job: AnalysisJob, work: str | None) -> Analysis:
+    def analyze(
+        self, job: AnalysisJob, work: str | None, progress: Progress | None = None
+    ) -> Analysis:
         """Features of a track."""
+
+    def spread(self) -> Spread:
+        """Where sound is measured and separated."""
 
     def render(
         self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
@@ -56,9 +63,16 @@ class SerialExecutor:
     def warm_up(self, job: WorkerJob) -> None:
         """Nothing to do early."""
 
-    def analyze(self, job: AnalysisJob, work: str | None) -> Analysis:
+    def analyze(
+        self, job: AnalysisJob, work: str | None, progress: Progress | None = None
+    ) -> Analysis:
         """Features of a track."""
-        return analyze_uri(job, work)
+        return analyze_uri(job, work, self.spread(), progress)
+
+    def spread(self) -> Spread:
+        """In as many threads as this machine has cores."""
+        threads = map_in_threads(cpu_threads())
+        return Spread(threads, threads)
 
     def render(
         self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
@@ -79,3 +93,12 @@ class SerialExecutor:
 
     def __exit__(self, *exc: object) -> None:
         """Nothing to free."""
+
+
+def executor_for(name: str, workers: int | None = None) -> Executor:
+    """The executor of that name, `serial` or `ray`; with Ray, with so many decoders."""
+    if name == "serial":
+        return SerialExecutor()
+    from asha_ray.farm.ray_executor import RayExecutor
+
+    return RayExecutor(workers)

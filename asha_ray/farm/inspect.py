@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from asha_ray.errors import AshaError, VideoError
-from asha_ray.farm.analysis import analyze_uri
+from asha_ray.farm.analysis import analysis_job, analyze_uri
 from asha_ray.farm.models import load_files
-from asha_ray.farm.plan import analysis_job, keyframes_of, make_path
+from asha_ray.farm.plan import first_frame, keyframes_of, make_path
 from asha_ray.spec import RenderSpec, build
 from asha_ray.storage import storage_of
 from asha_ray.storage.keys import file_digest
@@ -92,11 +92,12 @@ def motion_correlation(record: Mapping[str, Any], difference: FloatArray) -> flo
     try:
         spec = build(RenderSpec, record["spec"])
         files = load_files(spec.model)
-        analysis = analyze_uri(analysis_job(spec), str(record["work"]))
-        path = make_path(spec, analysis, keyframes_of(spec, files))
+        job = analysis_job(spec.audio, spec.video.fps, spec.features)
+        features = analyze_uri(job, str(record["work"])).features
+        path = make_path(spec, features, keyframes_of(spec, files))
     except (AshaError, KeyError, TypeError):
         return None
-    start = round(spec.start * float(path.fps))
+    start = first_frame(spec, path.fps)
     latents = path.latents(start, start + len(difference) + 1)
     step = np.linalg.norm(np.diff(latents, axis=0), axis=1)
     if len(step) < 3 or step.std() == 0 or difference.std() == 0:

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from asha_ray import ffmpeg
-from asha_ray.errors import ResourceError, SpecError
-from asha_ray.farm.analysis import Analysis, AnalysisJob
+from asha_ray.errors import FeaturesError, ResourceError, SpecError
+from asha_ray.farm.analysis import Analysis
 from asha_ray.farm.models import load_keyframes
 from asha_ray.motion.seed import SeedPath, seed_path
-from asha_ray.spec import RenderSpec, parse_size
+from asha_ray.spec import MotionSettings, RenderSpec, parse_size
 from asha_ray.storage import join, parent
 from asha_ray.storage.keys import FORMAT_VERSION, array_digest, chunk_id, digest_of
 from asha_ray.vae.memory import available_bytes, decode_bytes
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.values import (
     EncoderSettings,
+    Features,
     FloatArray,
     LatentPath,
     Manifest,
@@ -38,17 +39,6 @@ class Plan:
 
     manifest: Manifest
     path: LatentPath
-
-
-def analysis_job(spec: RenderSpec) -> AnalysisJob:
-    """The analysis that a render needs."""
-    return AnalysisJob(
-        audio=spec.audio,
-        fps=spec.video.fps,
-        decay_time=spec.features.decay_time,
-        decay_rate=spec.features.decay_rate,
-        decay_shape=spec.features.decay_shape,
-    )
 
 
 def work_uri(spec: RenderSpec) -> str:
@@ -126,8 +116,8 @@ def make_plan(
     """
     fps = Fraction(spec.video.fps)
     keyframes = keyframes_of(spec, files)
-    path = make_path(spec, analysis, keyframes)
-    start, duration_s = _range(spec, analysis.duration_s, fps)
+    path = make_path(spec, analysis.features, keyframes)
+    start, duration_s = _range(spec, analysis.features.exact_duration_s, fps)
     num_frames = num_frames_of(duration_s, fps)
     size = video_size(spec, files.architecture.image_size)
     video = {"size": list(size), "fit": spec.video.fit, "fps": str(fps)}
@@ -168,15 +158,33 @@ def make_plan(
     return Plan(manifest, path)
 
 
-def make_path(spec: RenderSpec, analysis: Analysis, keyframes: FloatArray) -> SeedPath:
+def make_path(spec: RenderSpec, features: Features, keyframes: FloatArray) -> SeedPath:
     """The latent path of a whole track, whatever range of it is rendered."""
-    features, motion = analysis.features, spec.motion
+    return latent_path(features, keyframes, spec.motion, stem=spec.features.stem, seed=spec.seed)
+
+
+def latent_path(
+    features: Features, keyframes: FloatArray, motion: MotionSettings, *, stem: str, seed: int
+) -> SeedPath:
+    """The path that a motion takes through keyframes `[num_keyframes, L]`, driven by a stem.
+
+    Raises:
+        FeaturesError: if the stem was not listened to.
+        ModelError: if there are no keyframes.
+    """
+    driving = features if stem == "mix" else features.stems.get(stem)
+    if driving is None:
+        there = ", ".join(["mix", *features.stems])
+        raise FeaturesError(
+            f"making a path: the features hold no stem {stem} (they hold {there}); "
+            f"analyze the track with --stem {stem}"
+        )
     linear = motion.name == "seed-linear"
     return seed_path(
         keyframes,
-        features.decay_linear if linear else features.decay_exponential,
-        features.fps,
-        seed=spec.seed,
+        driving.decay_linear if linear else driving.decay_exponential,
+        driving.fps,
+        seed=seed,
         keyframe_gap=motion.keyframe_gap,
         min_factor=motion.min_factor,
     )
@@ -189,9 +197,14 @@ def keyframes_of(spec: RenderSpec, files: ModelFiles) -> FloatArray:
     return load_keyframes(spec.motion.keyframes, files.architecture.latent_dim)
 
 
+def first_frame(spec: RenderSpec, fps: Fraction) -> int:
+    """The first frame that is rendered, counted from the start of the track."""
+    return round(Fraction(str(spec.start)) * fps)
+
+
 def _range(spec: RenderSpec, track_s: Fraction, fps: Fraction) -> tuple[int, Fraction]:
     """First frame and exact length in seconds of what is rendered."""
-    start = round(Fraction(str(spec.start)) * fps)
+    start = first_frame(spec, fps)
     rest = track_s - start / fps
     if rest <= 0:
         raise SpecError(
@@ -207,6 +220,7 @@ def _render_id(spec: RenderSpec, digests: Mapping[str, str], chunk_ids: list[str
     places: Any = {"run": True, "audio": True, "model": True, "output": True}
     settings = spec.model_dump(mode="json", exclude=places, exclude_defaults=True)
     settings.get("motion", {}).pop("keyframes", None)
+    settings.get("features", {}).pop("model_dir", None)
     return digest_of(
         {
             "format": FORMAT_VERSION,

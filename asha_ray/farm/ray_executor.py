@@ -14,12 +14,15 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from asha_ray.audio.parallel import Spread
 from asha_ray.errors import FarmError
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
 from asha_ray.farm.plan import cpu_threads
+from asha_ray.farm.ray_map import map_on_ray
 from asha_ray.farm.ray_runtime import num_devices, own_error, ray_cluster, require_cpu, result_of
 from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob
+from asha_ray.progress import Progress
 from asha_ray.vae.generator import pick_device
 from asha_ray.values import Segment
 from asha_ray.video.probe import VideoReport
@@ -28,6 +31,8 @@ POLL_S = 0.5
 MAX_LOSSES_PER_CHUNK = 5
 """Workers that may die under one chunk before it is blamed."""
 MAX_FAILED_STARTS = 3
+FEW_BLOCKS = 10
+"""Minutes of sound that are measured in this process: that takes a second or two."""
 STOP_S = 5.0
 """What a worker may take to put away a chunk that is not wanted any more."""
 
@@ -112,13 +117,16 @@ class RayExecutor:
         """Ask for the actors; they load the model meanwhile."""
         self._pool = _Pool(job, self._num_workers(job), _actor_resources(job))
 
-    def analyze(self, job: AnalysisJob, work: str | None) -> Analysis:
-        """Features of a track, in a task.
+    def analyze(
+        self, job: AnalysisJob, work: str | None, progress: Progress | None = None
+    ) -> Analysis:
+        """Features of a track: it is decoded here, and measured and separated in tasks."""
+        return analyze_uri(job, work, self.spread(), progress)
 
-        It reserves nothing: decoders hold their CPUs until they have worked, and they wait for it.
-        """
-        analysis: Analysis = result_of(_remote(analyze_uri, num_cpus=0).remote(job, work))
-        return analysis
+    def spread(self) -> Spread:
+        """In tasks on the whole cluster, as many at once as it has CPUs."""
+        num_cpus = max(1, int(num_devices("CPU")))
+        return Spread(map_on_ray(num_cpus, few=FEW_BLOCKS), map_on_ray(num_cpus))
 
     def render(
         self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asha_ray.errors import AshaError, FarmError
-from asha_ray.farm.analysis import Analysis
+from asha_ray.farm.analysis import Analysis, AnalysisJob, analysis_job
 from asha_ray.farm.assemble import AssemblyJob
-from asha_ray.farm.executor import Executor, SerialExecutor
+from asha_ray.farm.executor import Executor, executor_for
 from asha_ray.farm.models import load_files
 from asha_ray.farm.plan import (
     Plan,
     absolute,
-    analysis_job,
     check_memory,
     encoder_settings,
     make_plan,
@@ -70,13 +69,19 @@ def render(spec: RenderSpec, progress: Progress | None = None) -> RenderResult:
     started = time.monotonic()
     spec = _with_absolute_paths(spec)
     storage_of(spec.output).check_writable(spec.output)
+    job = analysis_job(spec.audio, spec.video.fps, spec.features)
     files = load_files(spec.model)
-    with _executor(spec) as executor:
-        return _render_on(executor, spec, files, progress, started)
+    with executor_for(spec.run.executor, spec.run.workers) as executor:
+        return _render_on(executor, spec, job, files, progress, started)
 
 
 def _render_on(
-    executor: Executor, spec: RenderSpec, files: ModelFiles, progress: Progress, started: float
+    executor: Executor,
+    spec: RenderSpec,
+    job: AnalysisJob,
+    files: ModelFiles,
+    progress: Progress,
+    started: float,
 ) -> RenderResult:
     work = work_uri(spec)
     threads = executor.threads()
@@ -93,9 +98,9 @@ def _render_on(
     )
     executor.warm_up(worker_job)
 
-    progress.stage("listening")
-    analysis = executor.analyze(analysis_job(spec), work)
-    _tell_oddities(analysis, progress)
+    progress.stage("listening", unit="s of sound")
+    analysis = executor.analyze(job, work, progress)
+    _tell_oddities(analysis, spec.features.stem, progress)
     plan = make_plan(spec, analysis, files, numerics, worker_job.encoder)
     WorkRoot(work).write_manifest(plan.manifest)
 
@@ -156,26 +161,21 @@ def _with_state(error: AshaError, num_done: int, manifest: Manifest) -> AshaErro
     return FarmError(f"{error}\n{kept}")
 
 
-def _executor(spec: RenderSpec) -> Executor:
-    if spec.run.executor == "serial":
-        return SerialExecutor()
-    from asha_ray.farm.ray_executor import RayExecutor
-
-    return RayExecutor(spec.run.workers)
-
-
 def _with_absolute_paths(spec: RenderSpec) -> RenderSpec:
     places = {name: absolute(getattr(spec, name)) for name in ("audio", "model", "output")}
-    motion, run = spec.motion, spec.run
+    motion, features, run = spec.motion, spec.features, spec.run
     if motion.keyframes:
         motion = motion.model_copy(update={"keyframes": absolute(motion.keyframes)})
+    if features.model_dir:
+        features = features.model_copy(update={"model_dir": absolute(features.model_dir)})
     if run.work:
         run = run.model_copy(update={"work": absolute(run.work)})
-    return spec.model_copy(update={**places, "motion": motion, "run": run})
+    return spec.model_copy(update={**places, "motion": motion, "features": features, "run": run})
 
 
-def _tell_oddities(analysis: Analysis, progress: Progress) -> None:
+def _tell_oddities(analysis: Analysis, stem: str, progress: Progress) -> None:
     if analysis.num_replaced:
         progress.note(f"{analysis.num_replaced} damaged samples (NaN, infinite) count as silence")
-    if not len(analysis.features.beat_frames):
+    driving = analysis.features.stems.get(stem, analysis.features)
+    if not len(driving.beat_frames):
         progress.note("no beats were found; the tour moves evenly")

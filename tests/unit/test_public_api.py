@@ -20,19 +20,22 @@ from asha_ray import errors, spec
 from asha_ray.cli.main import app
 
 NAMES = """
-AshaError RenderSpec TrainSpec __version__ analyze demo doctor inspect load_model path render
-sample train
+AshaError RenderSpec TrainSpec __version__ analyze demo doctor fetch_stems_model inspect load_model
+path render sample setup_spleeter_tf stems train
 """
 
 SIGNATURES = {
     "analyze": "audio *out *plot *progress **options",
     "demo": "out progress",
     "doctor": "",
+    "fetch_stems_model": "name *progress",
     "inspect": "video *decode",
     "load_model": "uri",
     "path": "features *model *out **options",
     "render": "audio *model *out *config *progress **options",
     "sample": "*model *out *source *count *seed *progress",
+    "setup_spleeter_tf": "*progress",
+    "stems": "audio *out *progress **options",
     "train": "images *out *progress **options",
 }
 """Parameters in order; one star before those that are given by name only."""
@@ -40,22 +43,29 @@ SIGNATURES = {
 COMMANDS = {
     "analyze": (
         "audio",
-        "--decay-rate --decay-shape --decay-time --executor --fps --json --out --plot --stems",
+        "--decay-rate --decay-shape --decay-time --executor --fps --json --model-dir --normalise "
+        "--out --plot --stem --stems --stems-model --work",
     ),
     "demo": ("", "--json --out"),
     "doctor": ("", "--json"),
     "inspect": ("video", "--decode --json --no-decode"),
     "path": (
         "features",
-        "--json --keyframe-gap --keyframes --min-factor --model --motion --out --seed",
+        "--json --keyframe-gap --keyframes --min-factor --model --motion --out --seed --stem",
     ),
     "render": (
         "audio",
         "--chunk-seconds --codec --config --crf --decay-rate --decay-shape --decay-time "
         "--duration --executor --fit --fps --json --keyframe-gap --keyframes --min-factor "
-        "--model --motion --out --preset --seed --size --start --stem --stems --work --workers",
+        "--model --model-dir --motion --normalise --out --preset --seed --size --start --stem "
+        "--stems --stems-model --work --workers",
     ),
     "sample": ("", "--count --from --json --model --out --seed"),
+    "stems": (
+        "audio",
+        "--device --executor --fetch --json --model-dir --out --separator --setup-tf "
+        "--stems-model --work",
+    ),
     "train": (
         "images",
         "--batch-size --decoder-filters --encoder-filters --epochs --fit --json "
@@ -69,24 +79,28 @@ FIELDS = {
     "RenderSpec": "version kind audio model output start duration seed video features motion "
     "effects run",
     "VideoSettings": "size fit fps codec crf preset",
-    "FeatureSettings": "stems stem decay_time decay_rate decay_shape",
+    "FeatureSettings": "stems stem stems_model model_dir normalise decay_time decay_rate "
+    "decay_shape",
     "MotionSettings": "name keyframes keyframe_gap min_factor",
     "RunSettings": "executor workers chunk_s work priority",
     "TrainSpec": "version kind images output preset size fit latent epochs batch_size "
     "learning_rate schedule kl_weight encoder_filters decoder_filters keyframes_from seed run",
     "TrainRun": "workers resume",
-    "AnalyzeSettings": "fps features executor",
-    "PathSettings": "motion seed",
+    "AnalyzeSettings": "fps features executor work",
+    "PathSettings": "motion stem seed",
+    "StemsSettings": "separator stems_model model_dir device executor work",
 }
 
 OPTIONS = {
     "RENDER_OPTIONS": "audio chunk_seconds codec crf decay_rate decay_shape decay_time duration "
-    "executor fit fps keyframe_gap keyframes min_factor model motion out preset priority seed "
-    "size start stem stems work workers",
+    "executor fit fps keyframe_gap keyframes min_factor model model_dir motion normalise out "
+    "preset priority seed size start stem stems stems_model work workers",
     "TRAIN_OPTIONS": "batch_size decoder_filters encoder_filters epochs fit images "
     "keyframes_from kl_weight latent learning_rate out preset resume schedule seed size workers",
-    "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps stem stems",
-    "PATH_OPTIONS": "keyframe_gap keyframes min_factor motion seed",
+    "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps model_dir normalise stem "
+    "stems stems_model work",
+    "PATH_OPTIONS": "keyframe_gap keyframes min_factor motion seed stem",
+    "STEMS_OPTIONS": "device executor model_dir separator stems_model work",
 }
 
 DEFAULTS = """
@@ -99,7 +113,8 @@ start: 0.0
 duration: null
 seed: 0
 video: {size: null, fit: crop, fps: '60', codec: libx264, crf: 18, preset: veryfast}
-features: {stems: none, stem: mix, decay_time: 0.25, decay_rate: 0.25, decay_shape: constant}
+features: {stems: none, stem: mix, stems_model: null, model_dir: null, normalise: null,
+  decay_time: 0.25, decay_rate: 0.25, decay_shape: constant}
 motion: {name: seed-exponential, keyframes: null, keyframe_gap: 1.0, min_factor: 1.0}
 effects: []
 run: {executor: ray, workers: null, chunk_s: 10.0, work: null, priority: 0}
@@ -165,12 +180,15 @@ def test_commands_and_options_keep_their_names():
         ("train", "TRAIN_OPTIONS"),
         ("analyze", "ANALYZE_OPTIONS"),
         ("path", "PATH_OPTIONS"),
+        ("stems", "STEMS_OPTIONS"),
     ],
 )
 def test_every_command_line_option_is_a_keyword_in_python(command, options):
     """What `asha-ray` can do, a Python user can do, under the same name."""
     taken = set(inspect.signature(getattr(asha_ray, command)).parameters)
     known = taken | set(getattr(spec, options)) | {"json"}
+    if command == "stems":  # functions of their own: asha_ray.fetch_stems_model, setup_spleeter_tf
+        known |= {"fetch", "setup_tf"}
     arguments, names = COMMANDS[command]
     flat = {name.removeprefix("--").replace("-", "_") for name in names.split()}
     assert {*flat, *arguments.split()} <= known

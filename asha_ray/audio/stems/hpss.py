@@ -59,6 +59,16 @@ class HpssSeparator:
         del sample_rate
         return max(0, start - REACH * HOP_LENGTH - 2 * N_FFT) // HOP_LENGTH * HOP_LENGTH
 
+    def block_stop(self, stop: int, sample_rate: int) -> int | None:
+        """As far ahead as it looks back."""
+        del sample_rate
+        return stop + REACH * HOP_LENGTH + 2 * N_FFT
+
+    def cut_near(self, sample: int, sample_rate: int) -> int | None:
+        """Anywhere."""
+        del sample_rate
+        return sample
+
 
 def make(settings: SeparatorSettings) -> HpssSeparator:
     """A separator; there is nothing to set."""

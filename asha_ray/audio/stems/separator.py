@@ -51,6 +51,18 @@ class Separator(Protocol):
         Both are samples of the track at its `sample_rate`. 0 where only the whole will do.
         """
 
+    def block_stop(self, stop: int, sample_rate: int) -> int | None:
+        """Where reading may end so that up to `stop` the stems are those of the whole track.
+
+        Both are samples of the track at its `sample_rate`. None where only the whole will do.
+        """
+
+    def cut_near(self, sample: int, sample_rate: int) -> int | None:
+        """A sample at or a little behind `sample` where cutting the track costs least.
+
+        None where it cannot be cut.
+        """
+
 
 @dataclass(frozen=True)
 class SeparatorSettings:

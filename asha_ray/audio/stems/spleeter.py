@@ -89,6 +89,18 @@ class SpleeterSeparator:
         first = (segment - 1) * SEGMENT - FRAME_LENGTH - reach
         return aligned(first * sample_rate // SAMPLE_RATE, sample_rate, SAMPLE_RATE)
 
+    def block_stop(self, stop: int, sample_rate: int) -> int | None:
+        """The end of the segment of the last sample, and of the window of its last frame."""
+        reach = round(RESAMPLER_REACH_S * SAMPLE_RATE) if sample_rate != SAMPLE_RATE else 0
+        at_44100 = _rescaled_up(stop, sample_rate, SAMPLE_RATE) + reach
+        last = _segment_stop(at_44100) + OVERLAP + reach
+        return _rescaled_up(last, SAMPLE_RATE, sample_rate)
+
+    def cut_near(self, sample: int, sample_rate: int) -> int | None:
+        """Between two segments."""
+        at_44100 = _rescaled_up(sample, sample_rate, SAMPLE_RATE)
+        return _rescaled_up(_segment_stop(at_44100), SAMPLE_RATE, sample_rate)
+
     def _separate_segments(
         self, blocks: Iterator[FloatArray], first_sample: int
     ) -> Iterator[FloatArray]:
@@ -140,6 +152,15 @@ class SpleeterSeparator:
 def make(settings: SeparatorSettings) -> SpleeterSeparator:
     """A separator of the model that the settings name."""
     return SpleeterSeparator(settings.model, settings.model_dir, settings.device)
+
+
+def _segment_stop(sample: int) -> int:
+    """The first sample at or behind `sample` with which a segment's frames begin."""
+    return -(-(sample + FRAME_LENGTH) // SEGMENT) * SEGMENT - FRAME_LENGTH
+
+
+def _rescaled_up(sample: int, from_rate: int, to_rate: int) -> int:
+    return -(-sample * to_rate // from_rate)
 
 
 def _segments(blocks: Iterator[FloatArray], skip: int, ahead: int) -> Iterator[FloatArray]:

@@ -94,6 +94,16 @@ class SpleeterTfSeparator:
         del start, sample_rate
         return 0
 
+    def block_stop(self, stop: int, sample_rate: int) -> int | None:
+        """None: the package knows only whole tracks."""
+        del stop, sample_rate
+        return None
+
+    def cut_near(self, sample: int, sample_rate: int) -> int | None:
+        """None: the package knows only whole tracks."""
+        del sample, sample_rate
+        return None
+
     def close(self) -> None:
         """End the worker. May be called twice; another separation starts another."""
         if self._worker is not None:

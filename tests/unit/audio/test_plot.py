@@ -1,14 +1,16 @@
 """The picture of the features: it appears, shows something, and no title breaks it."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from asha_ray.audio.blocks import stream_of_clip
 from asha_ray.audio.features import analyze_clip
-from asha_ray.audio.plot import _peaks, plot_features
-from asha_ray.values import AudioClip
+from asha_ray.audio.plot import _peaks, measure_waveform, plot_features
+from asha_ray.values import AudioClip, PcmStream
 from tests.media import music
 
 
@@ -30,7 +32,7 @@ def _shown(path):
 
 def test_sound_beats_and_both_decays_are_drawn(clip, features, tmp_path):
     path = tmp_path / "p.png"
-    plot_features(clip, features, path, "track.wav")
+    plot_features(measure_waveform(stream_of_clip(clip)), features, path, "track.wav")
     pixels = _shown(path)
     assert pixels.shape[1] > pixels.shape[0] > 500
     for name, colour in {
@@ -46,15 +48,35 @@ def test_sound_beats_and_both_decays_are_drawn(clip, features, tmp_path):
 @pytest.mark.parametrize("title", ["a_b$c$d.wav", "$", "\\frac", "музыка 音楽.mp3", "{", "", "%s"])
 def test_any_file_name_can_be_the_title(clip, features, tmp_path, title):
     """`$` begins a formula in matplotlib, and a name with one must not end the command."""
-    plot_features(clip, features, tmp_path / "p.png", title)
+    plot_features(measure_waveform(stream_of_clip(clip)), features, tmp_path / "p.png", title)
     assert _shown(tmp_path / "p.png").max() > 100
 
 
 @pytest.mark.parametrize("num_samples", [1, 44_100])
 def test_silence_and_the_shortest_clip_can_be_drawn(tmp_path, num_samples):
     silence = AudioClip(np.zeros(num_samples, np.float32), 44_100)
-    plot_features(silence, analyze_clip(silence, Fraction(60)), tmp_path / "p.png")
+    features = analyze_clip(silence, Fraction(60))
+    plot_features(measure_waveform(stream_of_clip(silence)), features, tmp_path / "p.png")
     _shown(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("block", [7, 1 << 20])
+def test_a_waveform_is_the_same_however_it_streams(block):
+    samples = music(2.0)
+    blocks = (samples[start : start + block, None] for start in range(0, len(samples), block))
+    wave = measure_waveform(PcmStream(44_100, 1, blocks))
+    assert len(wave.times) == 100
+    assert wave.low.min() == samples.min()
+    assert wave.high.max() == samples.max()
+    assert wave.times[int(wave.high.argmax())] == pytest.approx(samples.argmax() / 44_100, abs=0.02)
+
+
+def test_every_stem_gets_a_row(clip, features, tmp_path):
+    stems = {"drums": features, "bass": features}
+    wave = measure_waveform(stream_of_clip(clip))
+    plot_features(wave, features, tmp_path / "without.png")
+    plot_features(wave, replace(features, stems=stems), tmp_path / "with.png")
+    assert _shown(tmp_path / "with.png").shape[0] > _shown(tmp_path / "without.png").shape[0]
 
 
 def test_a_long_curve_is_thinned_without_losing_peaks():

@@ -11,11 +11,10 @@ import pytest
 
 from asha_ray.errors import ModelError, ResourceError, SpecError
 from asha_ray.farm import plan as plan_module
-from asha_ray.farm.analysis import Analysis
+from asha_ray.farm.analysis import Analysis, analysis_job
 from asha_ray.farm.plan import (
     Plan,
     absolute,
-    analysis_job,
     check_memory,
     encoder_settings,
     make_plan,
@@ -226,12 +225,17 @@ class TestIdentity:
         assert not set(ids(other)[:-1]) & set(ids(plain))
 
     def test_an_analysis_knows_the_decay(self) -> None:
-        plain = analysis_job(make_spec())
-        options = {"decay_time": 0.5, "decay_rate": 0.5, "decay_shape": "proportional"}
+        options = {
+            "decay_time": 0.5,
+            "decay_rate": 0.5,
+            "decay_shape": "proportional",
+            "normalise": "rolling",
+        }
 
         for name, value in options.items():
-            assert getattr(analysis_job(make_spec(**{name: value})), name) == value
-            assert analysis_job(make_spec(**{name: value})) != plain
+            spec = make_spec(**{name: value})
+            job = analysis_job(spec.audio, spec.video.fps, spec.features)
+            assert getattr(job.settings, name) == value
 
     def test_a_range_reuses_the_chunks_of_the_whole(self) -> None:
         """Chunks on the same frames are the same, in whatever render they lie."""
