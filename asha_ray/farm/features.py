@@ -38,7 +38,9 @@ def analyze(
     work = settings.work and absolute(settings.work)
     job = analysis_job(absolute(audio), settings.fps, settings.features)
     progress.stage("listening", unit="s of sound")
-    with executor_for(settings.executor) as executor, work_root(work, out or plot) as root:
+    # Stems are written by whoever separates them, the rest by this process alone.
+    beside = out or plot if job.separator else None
+    with executor_for(settings.executor) as executor, work_root(work, beside) as root:
         analysis = executor.analyze(job, root, progress)
     if analysis.num_replaced:
         progress.note(f"{analysis.num_replaced} damaged samples (NaN, infinite) count as silence")

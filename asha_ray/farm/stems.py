@@ -142,7 +142,7 @@ def separate_track(
         yield from known
         return
     num_parts = 0
-    parts = iter_parts(pcm, separator_of(choice))
+    parts = iter_parts(pcm, separator_of(choice), PART_S)
     for part in map(functools.partial(_separate_and_store, choice, work, key), parts):
         num_parts += 1
         yield part
