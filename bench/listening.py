@@ -1,12 +1,14 @@
 """How fast, and in how much memory, sound is analysed, against a bare decode in the same run.
 
-    python bench/listening.py [--minutes 1 10 60 180] [--audio FILE] [--threads 2]
+    python bench/listening.py [--minutes 1 10 60 180] [--stems none hpss spleeter] [--audio FILE]
 
-Prints one line per length: seconds of ffmpeg decoding the file to PCM and nothing else, seconds of
-the analysis (decoding included), their ratio, the ratio of their CPU seconds (on a machine that
-others use too, the steadier figure), real-time factors, and the peak memory of the analysing
-process and its children together. Each runs in a process of its own. Without a file, an
-mp3 of drums over chords is made (192 kbit/s, 44.1 kHz, stereo).
+Prints one line per separator and length: seconds of ffmpeg decoding the file to PCM and nothing
+else, seconds of the analysis as `--executor serial` does it (decoding included), their ratio, the
+ratio of their CPU seconds (on a machine that others use too, the steadier figure), real-time
+factors, and the peak memory of the analysing process and its children together. Each runs in a
+process of its own, and separates anew. Without a file, an mp3 of drums over chords is made
+(192 kbit/s, 44.1 kHz, stereo); without a model of Spleeter's, one of random weights, which costs
+the same.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,20 +33,25 @@ ROOT = Path(__file__).parent.parent
 def main() -> None:
     options = _options()
     if options.analyze:
-        _analyze(options.analyze, options.threads)
+        _analyze(options.analyze, options.stems[0], options.model_dir)
         return
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {ffmpeg.version()}")
-    print("minutes  decode s  analysis s  ratio  CPU ratio  decode xRT  analysis xRT  peak MB")
+    print(
+        "stems     minutes  decode s  analysis s  ratio  CPU ratio"
+        "  decode xRT  analysis xRT  peak MB"
+    )
     with tempfile.TemporaryDirectory(prefix="asha-bench-") as folder:
-        for minutes in options.minutes:
+        model_dir = _model(Path(folder)) if "spleeter" in options.stems else None
+        for stems, minutes in product(options.stems, options.minutes):
             path = _sound(Path(folder), minutes, options.audio)
             used = [_cpu_s()]
             decode_s = _decode(path)
             used.append(_cpu_s())
-            analysis_s, peak_mb = _watch(path, options.threads)
+            analysis_s, peak_mb = _watch(path, stems, model_dir)
             decode_cpu_s, analysis_cpu_s = np.diff([*used, _cpu_s()])
             print(
-                f"{minutes:7g}  {decode_s:8.1f}  {analysis_s:10.1f}  {analysis_s / decode_s:5.2f}"
+                f"{stems:8}  {minutes:7g}  {decode_s:8.1f}  {analysis_s:10.1f}"
+                f"  {analysis_s / decode_s:5.2f}"
                 f"  {analysis_cpu_s / decode_cpu_s:9.2f}"
                 f"  {minutes * 60 / decode_s:10.0f}  {minutes * 60 / analysis_s:12.0f}"
                 f"  {peak_mb:7.0f}",
@@ -56,20 +63,31 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60, 180])
     parser.add_argument("--audio", type=Path, help="a sound file at least as long")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--stems", nargs="+", default=["none"])
+    parser.add_argument("--model-dir", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--analyze", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _analyze(path: Path, threads: int) -> None:
-    from asha_ray.audio.decode import stream_audio
-    from asha_ray.audio.features import analyze_stream
-    from asha_ray.audio.parallel import map_in_threads
+def _analyze(path: Path, stems: str, model_dir: Path | None) -> None:
+    import asha_ray
 
     start = time.perf_counter()
-    features = analyze_stream(stream_audio(path), Fraction(60), map=map_in_threads(threads))
+    features = asha_ray.analyze(path, executor="serial", stems=stems, model_dir=model_dir)
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "frames": features.num_frames}))
+
+
+def _model(folder: Path) -> Path | None:
+    from asha_ray.audio.stems.models import locate_model
+
+    if locate_model("4stems"):
+        return None
+    sys.path.insert(0, str(ROOT))
+    from tests.unit.audio.stems.bundles import random_model, write_bundle
+
+    write_bundle(folder / "4stems", random_model("4stems"))
+    return folder / "4stems"
 
 
 def _sound(folder: Path, minutes: float, source: Path | None) -> Path:
@@ -106,9 +124,11 @@ def _run_ffmpeg(arguments: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def _watch(path: Path, threads: int) -> tuple[float, float]:
+def _watch(path: Path, stems: str, model_dir: Path | None) -> tuple[float, float]:
     """Seconds of the analysis itself, and the most memory its processes held at once, in MB."""
-    command = [sys.executable, __file__, "--analyze", str(path), "--threads", str(threads)]
+    command = [sys.executable, __file__, "--analyze", str(path), "--stems", stems]
+    if model_dir is not None:
+        command += ["--model-dir", str(model_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     peak, family = 0, psutil.Process(process.pid)
