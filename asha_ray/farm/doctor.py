@@ -100,8 +100,8 @@ def _disk() -> Finding:
 
 
 def _stems() -> Finding:
+    from asha_ray.audio.stems.kinds import KINDS
     from asha_ray.audio.stems.models import locate_model
-    from asha_ray.audio.stems.unet import KINDS
 
     here = [f"spleeter ({name})" for name in KINDS if locate_model(name)]
     if here:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asha_ray.audio.parallel import OrderedMap
+from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.lossless import range_bits, read_stem, write_stems
 from asha_ray.audio.stems.models import MODEL_FILES, locate_model
 from asha_ray.audio.stems.parts import PART_S, Part, iter_parts, separate_part
 from asha_ray.audio.stems.separator import Separator, SeparatorSettings, make_separator
-from asha_ray.audio.stems.unet import KINDS
 from asha_ray.errors import NotFoundError, SpecError
 from asha_ray.spec import FeatureSettings
 from asha_ray.storage import join, storage_of

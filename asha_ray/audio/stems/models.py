@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
-from asha_ray.audio.stems.unet import KINDS, load_mask_model
 from asha_ray.errors import StemsError
 from asha_ray.progress import NullProgress, Progress
 
@@ -95,6 +95,8 @@ def fetch_model(
     Raises:
         StemsError: if it cannot be had or is not what the publisher lists.
     """
+    from asha_ray.audio.stems.unet import load_mask_model
+
     _check_name(name)
     cache = cache or cache_root() / "spleeter"
     try:

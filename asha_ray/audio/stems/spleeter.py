@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.models import find_model, remedied
 from asha_ray.audio.stems.pcm import RESAMPLER_REACH_S, Counter, aligned, at_rate
 from asha_ray.audio.stems.separator import SeparatorSettings, StemBlocks
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
-from asha_ray.audio.stems.unet import KINDS, load_mask_model
+from asha_ray.audio.stems.unet import load_mask_model
 from asha_ray.values import FloatArray, PcmStream
 
 SAMPLE_RATE = 44_100

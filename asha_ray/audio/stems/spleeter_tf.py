@@ -20,11 +20,11 @@ from typing import IO
 
 import numpy as np
 
+from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.models import cache_root, find_model, remedied
 from asha_ray.audio.stems.pcm import at_rate
 from asha_ray.audio.stems.separator import SeparatorSettings, StemBlocks
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
-from asha_ray.audio.stems.unet import KINDS
 from asha_ray.errors import ResourceError, StemsError
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.values import FloatArray, PcmStream

@@ -10,7 +10,6 @@ strided convolutions falls behind, batch normalisation has an epsilon of 1e-3.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from asha_ray.audio.stems.kinds import KINDS, ModelKind
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
 from asha_ray.errors import StemsError
 
@@ -26,28 +26,6 @@ NORM_EPSILON = 1e-3
 MASK_EPSILON = 1e-10
 NUM_CONVOLUTIONS, NUM_NORMS, NUM_TRANSPOSED = 7, 12, 6
 """Layers of each kind in one U-Net; a checkpoint numbers them through all its U-Nets."""
-
-
-@dataclass(frozen=True)
-class ModelKind:
-    """What differs between Spleeter's models.
-
-    Attributes:
-        stems: in the order in which their U-Nets lie in the checkpoint.
-        activation: of encoder and decoder, `relu` (leaky in the encoder) or `elu`.
-        softmax: whether the U-Nets give shares that compete, not masks of their own.
-    """
-
-    stems: tuple[str, ...]
-    activation: str
-    softmax: bool = False
-
-
-KINDS = {
-    "2stems": ModelKind(("vocals", "accompaniment"), "relu"),
-    "4stems": ModelKind(("vocals", "drums", "bass", "other"), "elu"),
-    "5stems": ModelKind(("vocals", "piano", "drums", "bass", "other"), "elu", softmax=True),
-}
 
 
 class UNet(nn.Module):

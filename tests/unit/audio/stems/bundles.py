@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from asha_ray.audio.stems.crc32c import crc32c, mask
+from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.tf_checkpoint import TABLE_MAGIC
-from asha_ray.audio.stems.unet import KINDS
 
 TYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9}
 

@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional
 
 from asha_ray.audio.stems import spleeter
+from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.separator import SeparatorSettings, make_separator, separate_range
 from asha_ray.audio.stems.spleeter import FRAME_LENGTH, HOP_LENGTH, OVERLAP, SpleeterSeparator
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
-from asha_ray.audio.stems.unet import KINDS, MaskModel, load_mask_model
+from asha_ray.audio.stems.unet import MaskModel, load_mask_model
 from asha_ray.errors import StemsError
 from asha_ray.values import PcmStream
 from tests.unit.audio.stems.bundles import random_model, write_bundle
