@@ -8,6 +8,7 @@ from PIL import Image
 
 from asha_ray.errors import CheckError
 from asha_ray.farm.inspect import Inspection, inspect
+from asha_ray.farm.ray_runtime import ray_cluster
 from asha_ray.farm.render import RenderResult, render
 from asha_ray.farm.train import train
 from asha_ray.progress import NullProgress, Progress
@@ -61,14 +62,10 @@ def demo(out: str, progress: Progress | None = None) -> DemoResult:
     progress.stage("composing")
     track = compose()
     soundfile.write(audio, track.samples, track.sample_rate)
-    train(build(TrainSpec, {"images": images, "output": model, **TRAINING}), progress)
-    rendered = render(
-        build(
-            RenderSpec,
-            {"audio": audio, "model": model, "output": folder / "demo.mp4", **LOOK},
-        ),
-        progress,
-    )
+    spec = {"audio": audio, "model": model, "output": folder / "demo.mp4", **LOOK}
+    with ray_cluster(dashboard=True):  # one for both
+        train(build(TrainSpec, {"images": images, "output": model, **TRAINING}), progress)
+        rendered = render(build(RenderSpec, spec), progress)
     progress.stage("inspecting")
     inspection = inspect(rendered.output)
     faults = [*inspection.problems, *inspection.remarks]

@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from asha_ray.errors import AshaError, FarmError, ResourceError, SpecError
+from asha_ray.errors import AshaError, FarmError, ModelError, ResourceError, SpecError
 from asha_ray.farm.dataset import ImageShards, Skipped, list_images, read_shards, report_skipped
 from asha_ray.farm.plan import absolute, cpu_threads
 from asha_ray.farm.ray_runtime import num_devices, own_error, ray_cluster, require_cpu
@@ -156,7 +156,7 @@ def _train_on_ray(
     _prepare_run(spec)
     progress.stage("training", steps, "steps")
     with _relayed(board, progress):
-        result = _fit(trainer)
+        result = _fit(trainer, board)
     with result.checkpoint.as_directory() as folder:
         trained = Path(folder) / MODEL
         num_epochs = int(json.loads((Path(folder) / NUMBERS).read_text())["epoch"])
@@ -169,11 +169,13 @@ def _train_on_ray(
     return num_images
 
 
-def _fit(trainer: TorchTrainer) -> Any:
+def _fit(trainer: TorchTrainer, board: Any) -> Any:
     try:
         result = trainer.fit()
     except Exception as error:
         raise _own_train_error(error) from error
+    if reason := ray.get(board.reason.remote()):
+        raise ModelError(reason)
     if result.checkpoint is None:
         raise FarmError("training: it ended without a checkpoint; run it again with --debug")
     return result
@@ -199,7 +201,7 @@ class _Board:
     """Counts steps, for the driver to read: a worker cannot call back."""
 
     def __init__(self) -> None:
-        self._count, self._detail = 0, ""
+        self._count, self._detail, self._reason = 0, "", ""
 
     def advance(self, detail: str) -> None:
         self._count += 1
@@ -208,6 +210,12 @@ class _Board:
     def take(self) -> tuple[int, str]:
         count, self._count = self._count, 0
         return count, self._detail
+
+    def give_up(self, reason: str) -> None:
+        self._reason = reason
+
+    def reason(self) -> str:
+        return self._reason
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from ray.train.torch import get_device, prepare_model
 from safetensors.torch import load_file, save_file
 from torch.optim import Adam, Optimizer
 
-from asha_ray.errors import ModelError
 from asha_ray.farm.dataset import ImageShards
 from asha_ray.spec import TrainSpec, parse_size
 from asha_ray.storage import join, storage_of
@@ -88,10 +87,12 @@ def train_loop(config: dict[str, TrainJob]) -> None:
         metrics = _mean_over_workers(sums, device, num_workers)
         metrics |= {"epoch": epoch + 1, "seconds": round(time.monotonic() - started, 3)}
         if not np.isfinite(metrics["loss"]):
-            raise ModelError(
+            # All workers see it at once. Raising would have Ray Train begin anew, to the same end.
+            job.board.give_up.remote(
                 f"training, epoch {epoch + 1}: the loss is no longer a number; "
                 "use a lower --learning-rate"
             )
+            return
         if keeper is None:
             train.report(metrics)
         else:
