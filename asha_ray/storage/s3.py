@@ -5,21 +5,28 @@ a finished local file or a whole value; a failed upload leaves nothing under the
 """
 
 import functools
+import random
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import boto3
-from boto3.exceptions import Boto3Error
+from boto3.exceptions import Boto3Error, RetriesExceededError
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004 (botocore's)
     EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    SSLError,
 )
 
 from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
@@ -29,30 +36,54 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 MISSING = ("404", "NoSuchKey", "NotFound", "NoSuchBucket")
+THROTTLED = ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
 DENIED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
+
+BROKEN_CONNECTIONS = (
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    RetriesExceededError,
+)
+"""No answer, or half of one."""
+
+PATIENCE_S, FIRST_PATIENCE_S = 90.0, 8.0
+"""The second is for a server that never answered yet: more likely its address is wrong."""
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 10.0
+
+_HAS_ANSWERED = threading.Event()
+
+Answer = TypeVar("Answer")
 
 
 class S3Storage:
-    """`Storage` on `s3://bucket/key` uris."""
+    """`Storage` on `s3://bucket/key` uris.
+
+    What fails for a reason that may pass (no connection, throttling, a server's own error) is tried
+    again for a minute and a half, with pauses that grow; every call here may be made twice.
+    """
 
     def read(self, uri: str) -> bytes:
         """The whole content."""
         bucket, key = _split(uri)
-        with _explained("reading", uri):
+
+        def fetch() -> bytes:
             return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
+
+        return _tried("reading", uri, fetch)
 
     def write(self, uri: str, data: bytes) -> None:
         """Replace the whole content."""
         bucket, key = _split(uri)
-        with _explained("writing", uri):
-            _client().put_object(Bucket=bucket, Key=key, Body=data)
+        _tried("writing", uri, lambda: _client().put_object(Bucket=bucket, Key=key, Body=data))
 
     def size(self, uri: str) -> int | None:
         """Bytes of an object, or None where there is none."""
         bucket, key = _split(uri)
         try:
-            with _explained("reading", uri):
-                return int(_client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+            answer = _tried("reading", uri, lambda: _client().head_object(Bucket=bucket, Key=key))
+            return int(answer["ContentLength"])
         except NotFoundError:
             return None
 
@@ -60,34 +91,38 @@ class S3Storage:
         """Every object below a prefix, sorted by uri."""
         bucket, key = _split(uri, key_needed=False)
         prefix = f"{key.rstrip('/')}/" if key else ""
-        with _explained("listing", uri):
-            pages = (
-                _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        token: dict[str, str] = {}
+        while True:
+            page = _tried(
+                "listing",
+                uri,
+                lambda token=token: _client().list_objects_v2(  # type: ignore[misc]
+                    Bucket=bucket, Prefix=prefix, **token
+                ),
             )
-            for page in pages:
-                for item in page.get("Contents", []):
-                    if item["Key"].endswith("/"):
-                        continue  # a console's mark of an empty folder
-                    yield Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]))
+            for item in page.get("Contents", []):
+                if item["Key"].endswith("/"):
+                    continue  # a console's mark of an empty folder
+                yield Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]))
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def upload(self, path: Path, uri: str) -> None:
         """Put a finished local file at `uri`, whole."""
         bucket, key = _split(uri)
         require_file(path)
-        with _explained("writing", uri):
-            _client().upload_file(str(path), bucket, key)
+        _tried("writing", uri, lambda: _client().upload_file(str(path), bucket, key))
 
     def download(self, uri: str, path: Path) -> None:
         """Copy to a local file."""
         bucket, key = _split(uri)
-        with _explained("reading", uri):
-            _client().download_file(bucket, key, str(path))
+        _tried("reading", uri, lambda: _client().download_file(bucket, key, str(path)))
 
     def delete(self, uri: str) -> None:
         """Remove an object; fine where there is none."""
         bucket, key = _split(uri)
-        with _explained("deleting", uri):
-            _client().delete_object(Bucket=bucket, Key=key)
+        _tried("deleting", uri, lambda: _client().delete_object(Bucket=bucket, Key=key))
 
     @contextmanager
     def local_copy(self, uri: str) -> Iterator[Path]:
@@ -102,14 +137,50 @@ class S3Storage:
         """Raise at once where the bucket is missing or refuses us."""
         bucket, _ = _split(uri)
         try:
-            with _explained("writing", uri):
-                _client().head_bucket(Bucket=bucket)
+            # A person waits for this one, and nothing would be lost: no patience.
+            _tried("writing", uri, lambda: _client().head_bucket(Bucket=bucket), patience_s=0)
         except NotFoundError as error:
             raise UnwritableError(
                 f"writing {uri}: there is no such bucket; create it or check its name"
             ) from error
         except StorageError as error:
             raise UnwritableError(str(error)) from error
+
+
+def _tried(
+    doing: str, uri: str, action: Callable[[], Answer], patience_s: float | None = None
+) -> Answer:
+    """What an action answers, tried again while what stops it may pass.
+
+    Raises:
+        StorageError: when it may not, or patience is at an end.
+    """
+    began, pause_s = time.monotonic(), FIRST_PAUSE_S
+    while True:
+        try:
+            with _explained(doing, uri):
+                answer = action()
+        except StorageError as error:
+            waited_s = time.monotonic() - began
+            if patience_s is None:
+                patience_s = PATIENCE_S if _HAS_ANSWERED.is_set() else FIRST_PATIENCE_S
+            if not _may_pass(error.__cause__) or waited_s + pause_s > patience_s:
+                raise
+        else:
+            _HAS_ANSWERED.set()
+            return answer
+        # Random, so that a farm's workers do not all come back at once.
+        time.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 (no secret)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    """Whether a call may succeed later: no answer, a server's own error, or too many requests."""
+    answer = cause if isinstance(cause, ClientError) else getattr(cause, "__context__", None)
+    if isinstance(answer, ClientError):
+        status = int(answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        return status >= 500 or status == 429 or _code(answer) in THROTTLED
+    return isinstance(cause, BROKEN_CONNECTIONS) and not isinstance(cause, SSLError)
 
 
 @functools.cache
@@ -132,7 +203,8 @@ def _client() -> "S3Client":
 
 def _config() -> Config:
     return Config(
-        retries={"mode": "standard", "max_attempts": 6},
+        # A few at once, for a hiccup; `_tried` has the patience.
+        retries={"mode": "standard", "max_attempts": 3},
         connect_timeout=10,
         read_timeout=60,
         max_pool_connections=16,
@@ -169,8 +241,7 @@ def _explained(doing: str, uri: str) -> Iterator[None]:
 
 
 def _from_answer(doing: str, uri: str, error: ClientError) -> StorageError:
-    answer = error.response.get("Error", {})
-    code = str(answer.get("Code", ""))
+    code = _code(error)
     if code == "NoSuchBucket":
         return NotFoundError(f"{doing} {uri}: there is no such bucket; create it or check its name")
     if code in MISSING:
@@ -180,5 +251,10 @@ def _from_answer(doing: str, uri: str, error: ClientError) -> StorageError:
             f"{doing} {uri}: access is denied ({code}); check credentials and bucket policy"
         )
     return StorageError(
-        f"{doing} {uri}: S3 answered {code}: {answer.get('Message', '')}; try again"
+        f"{doing} {uri}: S3 answered {code}: {error.response.get('Error', {}).get('Message', '')}; "
+        "try again"
     )
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

@@ -64,6 +64,8 @@ def aws(monkeypatch, tmp_path):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         once = Config(retries={"mode": "standard", "max_attempts": 1}, connect_timeout=5)
         monkeypatch.setattr(s3, "_config", lambda: once)
+        monkeypatch.setattr(s3, "PATIENCE_S", 0)
+        monkeypatch.setattr(s3, "FIRST_PATIENCE_S", 0)
         # A session of its own remembers no other test's credentials; a shared loader saves
         # reading the service's description for each.
         session = botocore.session.Session()
@@ -377,6 +379,88 @@ def _operations(storage, uri, tmp_path):
 
 
 OPERATIONS = ["read", "size", "list", "write", "upload", "download", "delete", "check_writable"]
+
+
+class _Moody(BaseHTTPRequestHandler):
+    """An S3 server that fails some times, in one of several ways, before it answers."""
+
+    protocol_version = "HTTP/1.1"  # it says 100 Continue, which boto3 waits for a second
+    failures = 0
+    way = "503"
+    seen = 0
+
+    def _answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        kind = type(self)
+        kind.seen += 1
+        if kind.seen <= kind.failures:
+            if kind.way == "reset":
+                self.close_connection = True
+                self.connection.shutdown(2)
+                return
+            code = b"AccessDenied" if kind.way == "403" else b"SlowDown"
+            self._send(int(kind.way), b"<Error><Code>" + code + b"</Code></Error>")
+            return
+        self._send(200, b"content" if self.command == "GET" else b"")
+
+    def _send(self, status, body):
+        self.send_response(status)
+        self.send_header("ETag", '"9a0364b9e99bb480dd25e1f0284c8555"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = _answer
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def moody(aws, monkeypatch):
+    """Sets how often and how the server fails."""
+    kind = type("Moody", (_Moody,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+
+    def be(failures, way, patience_s=30.0):
+        aws(f"http://127.0.0.1:{server.server_address[1]}")
+        kind.failures, kind.way = failures, way
+        monkeypatch.setattr(s3, "PATIENCE_S", patience_s)
+        monkeypatch.setattr(s3, "FIRST_PATIENCE_S", patience_s)
+        monkeypatch.setattr(s3, "FIRST_PAUSE_S", 0.01)
+        return kind
+
+    yield be
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class TestPatience:
+    """A server that is busy, broken or gone for a while costs time and nothing else."""
+
+    @pytest.mark.parametrize("way", ["500", "503", "429", "reset"])
+    @pytest.mark.parametrize("operation", ["read", "write", "upload", "download", "delete", "size"])
+    def test_what_passes_is_waited_for(self, moody, tmp_path, operation, way):
+        server = moody(3, way)
+        uri = "s3://bucket/x"
+        _operations(storage_of(uri), uri, tmp_path)[operation]()
+        assert server.seen >= 4
+
+    def test_patience_ends_with_a_clear_error(self, moody):
+        moody(10**6, "503", patience_s=0.2)
+        with pytest.raises(StorageError, match=r"reading s3://bucket/x: S3 answered SlowDown"):
+            storage_of("s3://b/x").read("s3://bucket/x")
+
+    def test_a_refusal_is_not_tried_again(self, moody):
+        """Waiting changes no credentials."""
+        server = moody(10**6, "403")
+        with pytest.raises(StorageError):
+            storage_of("s3://b/x").read("s3://bucket/x")
+        assert server.seen == 1
 
 
 class TestS3:
