@@ -3,8 +3,6 @@
 Shapes: g frames of the grid, k beats, s seconds, t candidate tempi.
 """
 
-import warnings
-
 import numpy as np
 from librosa.beat import beat_track
 from librosa.feature import tempo as estimate_tempo
@@ -48,14 +46,11 @@ def track_beats(onset_strength: NDArray[np.floating]) -> tuple[float, IndexArray
     """
     if not onset_strength.any():
         return 0.0, np.zeros(0, np.int64)
-    with warnings.catch_warnings():
-        # A clip shorter than the tracker's window is fine; it merely has few beats.
-        warnings.simplefilter("ignore", UserWarning)
-        mean_tempogram = _mean_tempogram(onset_strength)
-        tempo = estimate_tempo(tg=mean_tempogram, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)
-        _, beats = beat_track(
-            onset_envelope=onset_strength, sr=SAMPLE_RATE, hop_length=HOP_LENGTH, bpm=tempo
-        )
+    mean_tempogram = _mean_tempogram(onset_strength)
+    tempo = estimate_tempo(tg=mean_tempogram, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)
+    _, beats = beat_track(
+        onset_envelope=onset_strength, sr=SAMPLE_RATE, hop_length=HOP_LENGTH, bpm=tempo
+    )
     return float(np.atleast_1d(tempo)[0]), np.asarray(beats, np.int64)
 
 

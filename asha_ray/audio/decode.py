@@ -34,7 +34,7 @@ def stream_audio(path: str | Path) -> PcmStream:
         AudioError: if nothing in it can be decoded as sound.
     """
     path = Path(path)
-    _check_is_file(path)
+    require_sound_file(path)
     try:
         stream = _stream_soundfile(path)
     except (soundfile.LibsndfileError, TypeError, ValueError):
@@ -95,11 +95,18 @@ def replace_damage(block: FloatArray) -> tuple[FloatArray, int]:
     return (np.where(good, block, np.float32(0)) if num_damaged else block), num_damaged
 
 
-def _check_is_file(path: Path) -> None:
+def require_sound_file(path: Path) -> None:
+    """Make sure that there is a file with something in it, before anything else is done with it.
+
+    Raises:
+        AudioError: if there is not.
+    """
     if path.is_dir():
         raise AudioError(f"reading audio {path}: it is a folder; {REMEDY}")
     if not path.exists():
         raise AudioError(f"reading audio {path}: there is no such file; check the path")
+    if not path.is_file():
+        raise AudioError(f"reading audio {path}: it is no regular file; {REMEDY}")
     try:
         with path.open("rb") as file:
             empty = not file.read(1)

@@ -300,6 +300,8 @@ def stems(
     """Take a track apart: drums, bass, vocals …, or harmonic and percussive."""
     progress = ConsoleProgress()
     document: dict[str, Any] = {}
+    if (audio is None) != (out is None) or not (audio or fetch or setup_tf):
+        raise SpecError("stems: give a sound file and --out, or --fetch or --setup-tf")
     if fetch:
         document["model"] = asha_ray.fetch_stems_model(fetch, progress=progress)
     if setup_tf:
@@ -317,8 +319,6 @@ def stems(
             work=work,
         )
         document |= asdict(result)
-    elif audio is not None or out is not None or not document:
-        raise SpecError("stems: give a sound file and --out, or --fetch or --setup-tf")
     progress.finish()
     files = document.get("stems", {})
     named = [document[name] for name in ("model", "environment") if name in document]

@@ -8,14 +8,15 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import tee
 from pathlib import Path
 
-from asha_ray.audio.decode import stream_audio
+from asha_ray.audio.decode import require_sound_file, stream_audio
 from asha_ray.audio.features import (
     AnalysisSettings,
     GridFeatures,
@@ -25,9 +26,10 @@ from asha_ray.audio.features import (
     measure_stream,
 )
 from asha_ray.audio.features_file import read_features, write_features
+from asha_ray.audio.grid import GRID_FPS
 from asha_ray.audio.normalise import Normalisation
 from asha_ray.audio.parallel import Spread
-from asha_ray.errors import FarmError
+from asha_ray.errors import FarmError, FeaturesError, NotFoundError
 from asha_ray.farm.places import work_root
 from asha_ray.farm.stems import (
     SeparatorChoice,
@@ -124,8 +126,8 @@ def analyze_uri(
         NotFoundError: if there is nothing at its uri.
     """
     with storage_of(job.audio).local_copy(job.audio) as path, work_root(work) as root:
-        # The gate says what is wrong with a folder or an empty file, so only files are hashed.
-        audio_digest = file_digest(path) if path.is_file() else ""
+        require_sound_file(path)
+        audio_digest = file_digest(path)
         listener = _Listener(job, path, audio_digest, root, spread, progress or NullProgress())
         key = listener.key
         known = _read_kept(root, key)
@@ -170,16 +172,28 @@ class _Listener:
     def listen(self) -> tuple[Features, int]:
         """The features, and how many samples were damaged."""
         fps, settings = Fraction(self._job.fps), self._job.settings
-        with ThreadPoolExecutor(1, thread_name_prefix="asha-mix") as side:
-            mix_to_come = side.submit(self._mix) if self._job.separator else None
-            try:
-                stems = self._stems()
-            except BaseException:
-                self._stopped.set()
-                raise
-            mix = mix_to_come.result() if mix_to_come else self._mix()
+        mix, stems = self._both() if self._job.separator else (self._mix(), {})
         parts = {stem: features_at(grid, fps, settings) for stem, grid in stems.items()}
         return replace(features_at(mix, fps, settings), stems=parts), mix.num_replaced
+
+    def _both(self) -> tuple[GridFeatures, dict[str, GridFeatures]]:
+        """The mix in a thread, the stems here; what fails first ends both."""
+        with ThreadPoolExecutor(1, thread_name_prefix="asha-mix") as side:
+            mix = side.submit(self._mix)
+            mix.add_done_callback(self._stop_if_failed)
+            try:
+                stems = self._stems()
+                return mix.result(), stems
+            except BaseException:
+                first = mix.exception() if mix.done() else None
+                self._stopped.set()
+                if first is not None:
+                    raise first from None
+                raise
+
+    def _stop_if_failed(self, mix: "Future[GridFeatures]") -> None:
+        if mix.exception() is not None:
+            self._stopped.set()
 
     def _mix(self) -> GridFeatures:
         return self._measured(
@@ -188,20 +202,17 @@ class _Listener:
 
     def _stems(self) -> dict[str, GridFeatures]:
         separator, wanted = self._job.separator, self._job.stems
-        if separator is None:
-            return {}
+        assert separator is not None  # noqa: S101 (asked for by whoever calls)
         pcm = self._told(stream_audio(self._path), True)
-        parts = separate_track(separator, pcm, self._work, self._stems_key, self._spread.parts)
-        # The first stem's stream draws the parts on; the others find them stored.
-        branches = tee(parts, len(wanted))
-        streams = {
-            stem: partial(stem_stream, branch, stem, self._work, self._stems_key)
-            for stem, branch in zip(wanted, branches, strict=True)
-        }
-        return {
-            stem: self._measured(f"{self._stems_key}/{stem}", stream)
-            for stem, stream in streams.items()
-        }
+        work, key = self._work, self._stems_key
+        # Closed at once when something fails: parts in hand end before their work root does.
+        with closing(separate_track(separator, pcm, work, key, self._spread.parts)) as parts:
+            # The first stem's stream draws the parts on; the others find them stored.
+            branches = tee(parts, len(wanted))
+            return {
+                stem: self._measured(f"{key}/{stem}", partial(stem_stream, branch, stem, work, key))
+                for stem, branch in zip(wanted, branches, strict=True)
+            }
 
     def _measured(self, source: str, open_stream: Callable[[], PcmStream]) -> GridFeatures:
         """What is measured of a source, or was."""
@@ -209,7 +220,7 @@ class _Listener:
         identity = {"audio": self._audio_digest, "source": source, "normalise": normalise}
         key = digest_of({**identity, "version": VERSION, "measured": True})[:40]
         known = _read_kept(self._work, key)
-        if known is not None:
+        if known is not None and known[0].fps == GRID_FPS:
             return from_features(*known)
         grid = measure_stream(open_stream(), normalise, self._spread.blocks)
         _keep(self._work, key, as_features(grid), grid.num_replaced)
@@ -239,8 +250,12 @@ def _read_kept(work: str, key: str) -> tuple[Features, int] | None:
     storage = storage_of(work)
     if storage.size(uri) is None or storage.size(note_uri) is None:
         return None
-    with storage.local_copy(uri) as path:
-        return read_features(path, uri), int(json.loads(storage.read(note_uri))["num_replaced"])
+    try:
+        num_replaced = int(json.loads(storage.read(note_uri))["num_replaced"])
+        with storage.local_copy(uri) as path:
+            return read_features(path, uri), num_replaced
+    except (FeaturesError, NotFoundError, ValueError, KeyError, TypeError):
+        return None  # torn, or gone meanwhile: measured again
 
 
 def _keep(work: str, key: str, features: Features, num_replaced: int) -> None:

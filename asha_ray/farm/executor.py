@@ -31,8 +31,8 @@ class Executor(Protocol):
     ) -> Analysis:
         """Features of a track."""
 
-    def spread(self) -> Spread:
-        """Where sound is measured and separated."""
+    def spread(self, device: str = "cpu") -> Spread:
+        """Where sound is measured, and where it is separated on a kind of device."""
 
     def render(
         self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
@@ -69,10 +69,10 @@ class SerialExecutor:
         """Features of a track."""
         return analyze_uri(job, work, self.spread(), progress)
 
-    def spread(self) -> Spread:
-        """In as many threads as this machine has cores."""
+    def spread(self, device: str = "cpu") -> Spread:
+        """In as many threads as this machine has cores; on a device one after the other."""
         threads = map_in_threads(cpu_threads())
-        return Spread(threads, threads)
+        return Spread(threads, threads if device == "cpu" else map)
 
     def render(
         self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]

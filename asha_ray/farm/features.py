@@ -10,8 +10,8 @@ from asha_ray.errors import FeaturesError
 from asha_ray.farm.analysis import analysis_job
 from asha_ray.farm.executor import executor_for
 from asha_ray.farm.models import load_keyframes, local_model
-from asha_ray.farm.places import put, work_root
-from asha_ray.farm.plan import absolute, latent_path
+from asha_ray.farm.places import absolute, put, work_root
+from asha_ray.farm.plan import latent_path
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import AnalyzeSettings, PathSettings
 from asha_ray.storage import basename, storage_of

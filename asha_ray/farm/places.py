@@ -5,37 +5,45 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from asha_ray.errors import StorageError
 from asha_ray.storage import join, parent, storage_of
 from asha_ray.storage.base import is_s3
 
 
 @contextmanager
 def work_root(work: str | None, beside: str | None = None) -> Iterator[str]:
-    """A work root that is kept, if one is named, or else one that lasts as long as the context.
+    """A work root: the one that is named, or `.asha` beside an output, both of which are kept.
 
-    Args:
-        work: a folder or prefix.
-        beside: an output; a root for a while is made on its disk, where workers see it too, and
-            not in the system's temporary folder, which may be small. Beside an output in a bucket
-            it is `.asha`, and kept.
+    Where there is no output either, one that lasts as long as the context.
     """
     if work is not None:
         yield work
-        return
-    if beside is not None and is_s3(beside):
+    elif beside is not None:
         yield join(parent(beside), ".asha")
-        return
-    folder = None
-    if beside is not None:
-        folder = Path(beside).absolute().parent
-        folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".asha-work-", dir=folder) as name:
-        yield name
+    else:
+        with tempfile.TemporaryDirectory(prefix="asha-work-") as name:
+            yield name
+
+
+def absolute(uri: str) -> str:
+    """A local path made absolute, since workers run elsewhere; other uris as they are."""
+    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def put(uri: str, write: Callable[[Path], None]) -> None:
-    """Let `write` make a local file, then put it at `uri`, whole."""
-    with tempfile.TemporaryDirectory(prefix="asha-") as folder:
-        local = Path(folder) / "file"
-        write(local)
-        storage_of(uri).upload(local, uri)
+    """Let `write` make a local file, then put it at `uri`, whole.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    # On the output's own disk where there is one: the system's for temporary files may be small.
+    place = None if is_s3(uri) else Path(absolute(uri)).parent
+    try:
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".asha-", dir=place) as folder:
+            local = Path(folder) / "file"
+            write(local)
+            storage_of(uri).upload(local, uri)
+    except OSError as error:
+        raise StorageError(f"writing {uri}: {error}; free some space or check the path") from error

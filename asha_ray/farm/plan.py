@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from asha_ray import ffmpeg
@@ -229,8 +228,3 @@ def _render_id(spec: RenderSpec, digests: Mapping[str, str], chunk_ids: list[str
             "chunks": chunk_ids,
         }
     )[:40]
-
-
-def absolute(uri: str) -> str:
-    """A local path made absolute, since workers run elsewhere; other uris as they are."""
-    return uri if "://" in uri else str(Path(uri).absolute())

@@ -32,7 +32,9 @@ MAX_LOSSES_PER_CHUNK = 5
 """Workers that may die under one chunk before it is blamed."""
 MAX_FAILED_STARTS = 3
 FEW_BLOCKS = 10
-"""Minutes of sound that are measured in this process: that takes a second or two."""
+"""Blocks of a minute that are measured in this process: a task would take longer to begin."""
+MAX_BLOCKS, MAX_PARTS = 64, 16
+"""At once, on any cluster: 8 MB each and 60 MB each lie in the object store meanwhile."""
 STOP_S = 5.0
 """What a worker may take to put away a chunk that is not wanted any more."""
 
@@ -123,10 +125,13 @@ class RayExecutor:
         """Features of a track: it is decoded here, and measured and separated in tasks."""
         return analyze_uri(job, work, self.spread(), progress)
 
-    def spread(self) -> Spread:
-        """In tasks on the whole cluster, as many at once as it has CPUs."""
-        num_cpus = max(1, int(num_devices("CPU")))
-        return Spread(map_on_ray(num_cpus, few=FEW_BLOCKS), map_on_ray(num_cpus))
+    def spread(self, device: str = "cpu") -> Spread:
+        """In tasks on the whole cluster, as many at once as it has CPUs, or GPUs for parts."""
+        num_cpus, num_gpus = (max(1, int(num_devices(kind))) for kind in ("CPU", "GPU"))
+        parts = map_on_ray(min(MAX_PARTS, num_cpus))
+        if device == "cuda":
+            parts = map_on_ray(num_gpus, num_gpus=1)
+        return Spread(map_on_ray(min(MAX_BLOCKS, num_cpus), few=FEW_BLOCKS), parts)
 
     def render(
         self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]

@@ -13,21 +13,20 @@ from asha_ray.farm.ray_runtime import result_of
 
 MAX_RETRIES = 10
 """Workers that may be lost under one item before the cluster is blamed."""
-MAX_IN_FLIGHT = 64
-"""An item holds some MB; more of them at once fill the object store and speed up nothing."""
 
 
-def map_on_ray(num_cpus: int, few: int = 0) -> OrderedMap:
-    """A map over tasks, about `num_cpus` at once.
+def map_on_ray(at_once: int, few: int = 0, num_gpus: float = 0) -> OrderedMap:
+    """A map over tasks, so many at once and one more that waits.
 
     Tasks reserve nothing: decoders hold all CPUs of a small cluster until they have something to
     decode, and that waits for these. They are spread over the nodes. A task whose worker dies is
     run again elsewhere, alone; one that fails by itself fails the map.
 
     Args:
-        num_cpus: the cluster's CPUs.
+        at_once: tasks; a cluster's CPUs, or its GPUs where each takes one.
         few: so many items or fewer are done in this process instead, in threads: where an item
             costs less than a new process takes to import its libraries.
+        num_gpus: that each task takes.
     """
 
     def ordered(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
@@ -35,15 +34,19 @@ def map_on_ray(num_cpus: int, few: int = 0) -> OrderedMap:
         first = list(islice(waiting, few + 1)) if few else []
         if first and len(first) <= few:
             return map_in_threads(cpu_threads())(function, first)
-        return _over_tasks(function, chain(first, waiting), min(MAX_IN_FLIGHT, num_cpus + 1))
+        return _over_tasks(function, chain(first, waiting), at_once + 1, num_gpus)
 
     return ordered
 
 
 def _over_tasks(
-    function: Callable[[Item], Result], items: Iterator[Item], num_in_flight: int
+    function: Callable[[Item], Result],
+    items: Iterator[Item],
+    num_in_flight: int,
+    num_gpus: float,
 ) -> Iterator[Result]:
-    task = ray.remote(num_cpus=0, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")(_call)
+    options = {"num_cpus": 0, "num_gpus": num_gpus, "max_retries": MAX_RETRIES}
+    task = ray.remote(**options, scheduling_strategy="SPREAD")(_call)
     pending: deque[Any] = deque()
     try:
         for item in items:
@@ -53,8 +56,9 @@ def _over_tasks(
         while pending:
             yield result_of(pending.popleft())
     finally:
-        for reference in pending:
-            ray.cancel(reference)
+        if ray.is_initialized():  # else cancelling would start a Ray of its own
+            for reference in pending:
+                ray.cancel(reference)
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:

@@ -10,9 +10,9 @@ from asha_ray.farm.analysis import Analysis, AnalysisJob, analysis_job
 from asha_ray.farm.assemble import AssemblyJob
 from asha_ray.farm.executor import Executor, executor_for
 from asha_ray.farm.models import load_files
+from asha_ray.farm.places import absolute
 from asha_ray.farm.plan import (
     Plan,
-    absolute,
     check_memory,
     encoder_settings,
     make_plan,

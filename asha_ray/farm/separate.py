@@ -1,20 +1,19 @@
 """`stems`: a track to one lossless file for each of its stems."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import soundfile
 
-from asha_ray.audio.decode import stream_audio
-from asha_ray.errors import AudioError
+from asha_ray.audio.decode import require_sound_file, stream_audio
+from asha_ray.errors import StorageError
 from asha_ray.farm.executor import executor_for
-from asha_ray.farm.places import put, work_root
-from asha_ray.farm.plan import absolute
+from asha_ray.farm.places import absolute, put, work_root
 from asha_ray.farm.stems import (
-    SeparatorChoice,
-    default_separator,
     separate_track,
+    separator_for,
     separator_of,
     stem_stream,
     stems_key,
@@ -64,7 +63,8 @@ def stems(
     """
     progress = progress or NullProgress()
     audio, out = absolute(audio), absolute(out)
-    choice = _choose(settings, progress)
+    choice, why = separator_for(settings)
+    progress.note(why)
     separator = separator_of(choice)
     targets = {stem: join(out, f"{stem}.wav") for stem in separator.stems}
     for target in targets.values():
@@ -73,16 +73,17 @@ def stems(
     progress.stage("separating", unit="s of sound")
     with (
         executor_for(settings.executor) as executor,
-        work_root(work, next(iter(targets.values()))) as root,
+        work_root(work, out) as root,
         storage_of(audio).local_copy(audio) as path,
     ):
-        if not path.is_file():
-            raise AudioError(f"reading audio {audio}: it is a folder; give a sound file")
+        require_sound_file(path)
         key = stems_key(choice, file_digest(path))
         parts = []
-        for part in separate_track(choice, stream_audio(path), root, key, executor.spread().parts):
-            parts.append(part)
-            progress.advance((part.stop - part.start) // part.sample_rate)
+        spread, pcm = executor.spread(choice.device), stream_audio(path)
+        with closing(separate_track(choice, pcm, root, key, spread.parts)) as separated:
+            for part in separated:
+                parts.append(part)
+                progress.advance((part.stop - part.start) // part.sample_rate)
         progress.stage("writing", len(targets), "stems")
         for stem, target in targets.items():
             pcm = stem_stream(iter(parts), stem, root, key)
@@ -97,25 +98,12 @@ def stems(
     )
 
 
-def _choose(settings: StemsSettings, progress: Progress) -> SeparatorChoice:
-    model_dir = settings.model_dir and absolute(settings.model_dir)
-    if settings.separator is None:
-        choice, why = default_separator(settings.stems_model, model_dir)
-        progress.note(why)
-        return choice
-    model = settings.stems_model or "4stems"
-    return SeparatorChoice(settings.separator, model, model_dir, settings.device)
-
-
 def _write_wav(pcm: PcmStream, num_samples: int, path: Path) -> None:
     long = num_samples * pcm.num_channels * 4 > WAV_BYTES
-    with soundfile.SoundFile(
-        path,
-        "w",
-        pcm.sample_rate,
-        pcm.num_channels,
-        "FLOAT",
-        format="RF64" if long else "WAV",
-    ) as file:
-        for block in pcm.blocks:
-            file.write(block)
+    kind = {"subtype": "FLOAT", "format": "RF64" if long else "WAV"}
+    try:
+        with soundfile.SoundFile(path, "w", pcm.sample_rate, pcm.num_channels, **kind) as file:
+            for block in pcm.blocks:
+                file.write(block)
+    except soundfile.LibsndfileError as error:
+        raise StorageError(f"writing a stem to {path}: {error}; free some space") from error

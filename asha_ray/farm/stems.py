@@ -5,19 +5,23 @@ run, not after a crash, not for another render of the same sound.
 """
 
 import functools
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from asha_ray.audio.parallel import OrderedMap
 from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.lossless import range_bits, read_stem, write_stems
-from asha_ray.audio.stems.models import MODEL_FILES, locate_model
+from asha_ray.audio.stems.models import MODEL_FILES, cache_root, kind_of, locate_model
 from asha_ray.audio.stems.parts import PART_S, Part, iter_parts, separate_part
 from asha_ray.audio.stems.separator import Separator, SeparatorSettings, make_separator
-from asha_ray.errors import NotFoundError, SpecError
-from asha_ray.spec import FeatureSettings
+from asha_ray.audio.stems.tf_checkpoint import Checkpoint
+from asha_ray.errors import NotFoundError, SpecError, StemsError
+from asha_ray.farm.places import absolute
+from asha_ray.spec import FeatureSettings, StemsSettings
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.keys import digest_of
@@ -56,14 +60,21 @@ def choose_separator(settings: FeatureSettings) -> SeparatorChoice | None:
     Spleeter's; and of Spleeter's models, the one that has the stem.
 
     Raises:
-        SpecError: if the separator that was asked for does not give the stem.
+        SpecError: if the separator that was asked for does not give the stem, or there is nothing
+            to separate for.
     """
     name, stem = settings.stems, settings.stem
+    model_dir = settings.model_dir and absolute(settings.model_dir)
     if name == "none":
         if stem == "mix":
+            if settings.stems_model or model_dir:
+                raise SpecError(
+                    "features.stems_model: a model was named, and nothing to separate; give --stem "
+                    "or --stems too"
+                )
             return None
         name = "hpss" if stem in HPSS_STEMS else "spleeter"
-    model = settings.stems_model or _model_with(stem, settings.model_dir)
+    model = settings.stems_model or _model_with(stem, model_dir)
     given = HPSS_STEMS if name == "hpss" else KINDS[model].stems
     if stem != "mix" and stem not in given:
         source = name if name == "hpss" else f"{name} with {model}"
@@ -71,18 +82,25 @@ def choose_separator(settings: FeatureSettings) -> SeparatorChoice | None:
             f"features.stem: {source} gives {', '.join(given)}, not {stem}; choose one of these, "
             "or another --stems"
         )
-    return SeparatorChoice(name, model, settings.model_dir)
+    return SeparatorChoice(name, model, model_dir)
 
 
-def default_separator(model: str | None, model_dir: str | None) -> tuple[SeparatorChoice, str]:
-    """Spleeter where its model is, else hpss; and a line that says why."""
-    name = model or DEFAULT_MODEL
-    if model_dir is not None or locate_model(name) is not None:
-        return SeparatorChoice("spleeter", name, model_dir), f"separating with spleeter ({name})"
-    return (
-        SeparatorChoice("hpss"),
-        f"separating with hpss, as no Spleeter model is here: `asha-ray stems --fetch {name}`",
-    )
+def separator_for(settings: StemsSettings) -> tuple[SeparatorChoice, str]:
+    """What separates a track, and a line that says why.
+
+    Where nothing is said, Spleeter if its model is here, else hpss; who names a model, its folder
+    or a device means Spleeter.
+    """
+    model_dir = settings.model_dir and absolute(settings.model_dir)
+    model = settings.stems_model or _model_with("mix", model_dir)
+    meant = settings.stems_model or model_dir or settings.device != "cpu"
+    name = settings.separator or ("spleeter" if meant or locate_model(model) else "hpss")
+    choice = SeparatorChoice(name, model, model_dir, settings.device)
+    if name == "hpss":
+        choice = SeparatorChoice(name)
+        missing = f", as no Spleeter model is here: `asha-ray stems --fetch {DEFAULT_MODEL}`"
+        return choice, f"separating with hpss{'' if settings.separator else missing}"
+    return choice, f"separating with {name} ({model})"
 
 
 @functools.lru_cache(maxsize=2)
@@ -92,16 +110,11 @@ def separator_of(choice: SeparatorChoice) -> Separator:
     Raises:
         StemsError: if its model or environment is missing or damaged.
     """
-    if choice.model_dir is None or not is_s3(choice.model_dir):
-        return make_separator(choice.name, _settings(choice, choice.model_dir))
-    with tempfile.TemporaryDirectory(prefix="asha-stems-") as folder:
-        for file in MODEL_FILES:
-            try:
-                uri = join(choice.model_dir, file)
-                storage_of(uri).download(uri, Path(folder) / file)
-            except NotFoundError:
-                continue  # the separator says which is missing
-        return make_separator(choice.name, _settings(choice, folder))
+    folder = choice.model_dir and Path(choice.model_dir)
+    if choice.model_dir is not None and is_s3(choice.model_dir):
+        folder = _cached_model(choice.model_dir)
+    settings = SeparatorSettings(choice.model, folder or None, choice.device)
+    return make_separator(choice.name, settings)
 
 
 def stems_key(choice: SeparatorChoice, audio_digest: str) -> str:
@@ -123,7 +136,7 @@ def separate_track(
     work: str,
     key: str,
     map: OrderedMap,  # noqa: A002
-) -> Iterator[StemPart]:
+) -> Generator[StemPart, None, None]:
     """Separate a track part by part and store its stems; yields parts in order, as they are there.
 
     Args:
@@ -143,9 +156,10 @@ def separate_track(
         return
     num_parts = 0
     parts = iter_parts(pcm, separator_of(choice), PART_S)
-    for part in map(functools.partial(_separate_and_store, choice, work, key), parts):
-        num_parts += 1
-        yield part
+    with _threads_kept():
+        for part in map(functools.partial(_separate_and_store, choice, work, key), parts):
+            num_parts += 1
+            yield part
     store.finish(num_parts)
 
 
@@ -171,11 +185,13 @@ def _separate_and_store(choice: SeparatorChoice, work: str, key: str, part: Part
     known = store.find(part.number)
     if known is not None:
         return known
-    _use_one_thread()
+    if choice.name == "spleeter":
+        _use_one_thread()
     separator, bits = separator_of(choice), range_bits(part.samples)
     with tempfile.TemporaryDirectory(prefix="asha-stems-") as folder:
         paths = {stem: Path(folder) / f"{stem}.flac" for stem in separator.stems}
         write_stems(separate_part(separator, part), paths, part.sample_rate, bits)
+        separator.close()
         files = {stem: stem_file(path) for stem, path in paths.items()}
         stored = StemPart(part.number, part.start, part.stop, part.sample_rate, bits, files)
         store.commit(stored, paths)
@@ -190,15 +206,46 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _settings(choice: SeparatorChoice, folder: str | None) -> SeparatorSettings:
-    return SeparatorSettings(choice.model, Path(folder) if folder else None, choice.device)
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Leave torch's number of threads as it is found, if torch is there at all."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
+
+
+def _cached_model(uri: str) -> Path:
+    """A bucket's model in this machine's cache, under what its files are."""
+    cache = cache_root() / "spleeter" / "buckets"
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as name:
+        fetched = Path(name) / "model"
+        fetched.mkdir()
+        for file in MODEL_FILES:
+            with suppress(NotFoundError):  # told below
+                storage_of(uri).download(join(uri, file), fetched / file)
+        if not all((fetched / file).is_file() for file in MODEL_FILES):
+            raise StemsError(
+                f"looking for a Spleeter model in {uri}: it does not hold all of "
+                f"{', '.join(MODEL_FILES)}; put an unpacked archive there"
+            )
+        target = cache / Checkpoint(fetched).digest
+        with suppress(OSError):  # the same is there already
+            fetched.rename(target)
+    return target
 
 
 def _model_with(stem: str, model_dir: str | None) -> str:
     """The Spleeter model that has a stem: of several, the first that is here, else the first."""
+    folder = Path(model_dir) if model_dir and not is_s3(model_dir) else None
+    if folder is not None and (kind := kind_of(folder)) is not None:
+        return kind
     if stem == "mix":
         return DEFAULT_MODEL
     names = [DEFAULT_MODEL, *(name for name in KINDS if name != DEFAULT_MODEL)]
     fitting = [name for name in names if stem in KINDS[name].stems] or [DEFAULT_MODEL]
-    folder = Path(model_dir) if model_dir and not is_s3(model_dir) else None
     return next((name for name in fitting if locate_model(name, folder)), fitting[0])

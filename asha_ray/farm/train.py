@@ -17,7 +17,8 @@ from ray.train.torch import TorchTrainer
 
 from asha_ray.errors import AshaError, FarmError, ModelError, ResourceError, SpecError
 from asha_ray.farm.dataset import ImageShards, Skipped, list_images, read_shards, report_skipped
-from asha_ray.farm.plan import absolute, cpu_threads
+from asha_ray.farm.places import absolute
+from asha_ray.farm.plan import cpu_threads
 from asha_ray.farm.ray_runtime import num_devices, own_error, ray_cluster, require_cpu
 from asha_ray.farm.train_worker import MODEL, NUMBERS, TrainJob, finish_model, train_loop
 from asha_ray.progress import NullProgress, Progress

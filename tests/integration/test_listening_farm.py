@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import asha_ray
 from asha_ray.audio.parallel import map_in_threads
 from asha_ray.errors import AudioError, StorageError
+from asha_ray.farm import analysis as analysis_module
+from asha_ray.farm import ray_executor
 from asha_ray.farm import stems as stems_module
 from asha_ray.farm.ray_map import map_on_ray
 from asha_ray.values import PcmStream
@@ -213,6 +217,63 @@ class TestStems:
             digests.append([sorted(file.sha256 for file in part.files.values()) for part in parts])
         assert digests[0] == digests[1]
 
+    def test_blocks_in_tasks_and_spleeter_on_ray_are_the_same(
+        self,
+        song: Path,
+        spleeter_models: Path,
+        local_ray: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Long tracks are measured in tasks; a network's sums must not hang on who adds them."""
+        monkeypatch.setattr(ray_executor, "FEW_BLOCKS", 0)
+        options = {"stem": "vocals", "stems_model": "2stems", "model_dir": spleeter_models}
+        serial = asha_ray.analyze(song, executor="serial", **options)
+        on_ray = asha_ray.analyze(song, executor="ray", **options)
+        assert equal(serial, on_ray)
+
+    @pytest.mark.parametrize("executor", ["serial", "ray"])
+    def test_a_failure_leaves_nothing_at_work(
+        self, song: Path, tmp_path: Path, executor: str, monkeypatch: pytest.MonkeyPatch,
+        local_ray: None,
+    ) -> None:  # fmt: skip
+        """Parts in hand must not go on behind an error, nor store what nobody will clean up."""
+
+        def fail(*_: Any) -> None:
+            raise StorageError("reading the stem x: it is gone; run it again")
+
+        monkeypatch.setattr(stems_module.StemStore, "fetch", fail)
+        work = tmp_path / "work"
+        with pytest.raises(StorageError, match="it is gone"):
+            asha_ray.analyze(song, stem="percussive", executor=executor, work=work)
+        if executor == "serial":
+            stored = sorted(work.rglob("*"))
+            time.sleep(0.3)
+            assert sorted(work.rglob("*")) == stored
+            assert not [thread for thread in threading.enumerate() if "asha" in thread.name]
+
+    def test_a_mix_that_fails_ends_the_stems_and_is_told(
+        self, song: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any) -> Any:
+            raise AudioError("reading audio x: it is noise; give music")
+
+        monkeypatch.setattr(analysis_module._Listener, "_mix", fail)
+        with pytest.raises(AudioError, match="it is noise"):
+            asha_ray.analyze(song, stem="percussive", executor="serial")
+
+    @pytest.mark.parametrize("damage", ["note empty", "note without its number", "file torn"])
+    def test_features_that_were_torn_are_measured_again(
+        self, song: Path, tmp_path: Path, damage: str
+    ) -> None:
+        options = {"executor": "serial", "work": tmp_path / "work", "stem": "percussive"}
+        first = asha_ray.analyze(song, **options)
+        for path in (tmp_path / "work" / "features").iterdir():
+            if path.suffix == ".json" and damage.startswith("note"):
+                path.write_text("" if damage == "note empty" else "{}")
+            elif path.suffix == ".npz" and damage == "file torn":
+                path.write_bytes(path.read_bytes()[:100])
+        assert equal(asha_ray.analyze(song, **options), first)
+
 
 class TestStemsCommand:
     def test_each_stem_is_a_lossless_file_as_long_as_the_track(
@@ -244,6 +305,47 @@ class TestStemsCommand:
         )
         assert (result.separator, list(result.stems)) == ("spleeter", ["vocals", "accompaniment"])
         assert soundfile.info(result.stems["vocals"]).frames == soundfile.info(song).frames
+
+    def test_the_model_is_known_by_its_files(
+        self, song: Path, tmp_path: Path, spleeter_models: Path
+    ) -> None:
+        """Who names a folder that holds a model need not say which."""
+        result = asha_ray.stems(
+            song, out=tmp_path / "stems", model_dir=spleeter_models / "2stems", executor="serial"
+        )
+        assert list(result.stems) == ["vocals", "accompaniment"]
+
+    @pytest.mark.parametrize(
+        ("options", "parts"),
+        [
+            (("--stems-model", "2stems"), ("asha-ray stems --fetch 2stems",)),
+            (("--device", "mps"), ("--fetch 4stems",)),
+        ],
+        ids=["a model", "a device"],
+    )
+    def test_who_asks_for_spleeter_gets_no_other(
+        self, song: Path, tmp_path: Path, cli: Any, options: tuple, parts: tuple
+    ) -> None:
+        answer = cli("stems", song, "--out", tmp_path / "s", *options)
+        assert answer.code == 2
+        assert all(part in answer.err for part in parts)
+
+    def test_a_device_that_is_not_there_is_told(
+        self, song: Path, tmp_path: Path, spleeter_models: Path, cli: Any
+    ) -> None:
+        if torch.cuda.is_available():
+            pytest.skip("there is one")
+        answer = cli(
+            *("stems", song, "--out", tmp_path / "s", "--device", "cuda"),
+            *("--model-dir", spleeter_models / "2stems"),
+        )
+        assert answer.code == 2
+        assert "--device cpu" in answer.err
+
+    def test_a_model_and_nothing_to_separate(self, song: Path, tmp_path: Path, cli: Any) -> None:
+        answer = cli("analyze", song, "--out", tmp_path / "f.npz", "--stems-model", "2stems")
+        assert answer.code == 2
+        assert "give --stem or --stems too" in answer.err
 
     def test_without_a_model_the_remedy_is_named(
         self, song: Path, tmp_path: Path, cli: Any

@@ -64,6 +64,9 @@ class HpssSeparator:
         del sample_rate
         return stop + REACH * HOP_LENGTH + 2 * N_FFT
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def cut_near(self, sample: int, sample_rate: int) -> int | None:
         """Anywhere."""
         del sample_rate

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+NUM_CONVOLUTIONS = 7
+"""In each U-Net; a checkpoint numbers them through all its U-Nets."""
+
 
 @dataclass(frozen=True)
 class ModelKind:

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from asha_ray.audio.stems.separator import StemBlocks
-from asha_ray.errors import StemsError
+from asha_ray.errors import StemsError, StorageError
 from asha_ray.values import FloatArray
 
 FULL_SCALE = 1 << 23
@@ -44,7 +44,18 @@ def write_stems(blocks: StemBlocks, paths: Mapping[str, Path], sample_rate: int,
 
     Returns:
         The number of samples.
+
+    Raises:
+        StorageError: if they cannot be written.
     """
+    try:
+        return _write(blocks, paths, sample_rate, bits)
+    except soundfile.LibsndfileError as error:
+        folder = next(iter(paths.values())).parent
+        raise StorageError(f"writing stems to {folder}: {error}; free some space there") from error
+
+
+def _write(blocks: StemBlocks, paths: Mapping[str, Path], sample_rate: int, bits: int) -> int:
     scale, num_samples = np.float32(FULL_SCALE / 2**bits), 0
     # FLAC has no room for the highest rates in its header; what it says there is not read back.
     header_rate = sample_rate if sample_rate <= MAX_FLAC_RATE else 48_000

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from asha_ray.audio.stems.kinds import KINDS
+from asha_ray.audio.stems.kinds import KINDS, NUM_CONVOLUTIONS
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
 from asha_ray.errors import StemsError
 from asha_ray.progress import NullProgress, Progress
@@ -24,6 +24,7 @@ RELEASE_URL = "https://github.com/deezer/spleeter/releases/download/v1.4.0"
 """What the spleeter package 2.4.2 itself downloads from, with a list of sha256 sums beside it."""
 CHECKSUM_LIST = "checksum.json"
 MODEL_FILES = ("checkpoint", "model.index", "model.data-00000-of-00001")
+KERNEL = re.compile(r"conv2d(_\d+)?/kernel")
 TIMEOUT_S = 30
 MAX_CHECKSUM_BYTES = 1 << 20
 MAX_ARCHIVE_BYTES = 1 << 30
@@ -50,6 +51,21 @@ def locate_model(name: str, model_dir: Path | None = None) -> Path | None:
     for folder in _places(name, model_dir):
         if all((folder / file).is_file() for file in MODEL_FILES):
             return folder
+    return None
+
+
+def kind_of(folder: Path) -> str | None:
+    """Which model a folder itself holds the files of, by the number of its networks; None if none.
+
+    Raises:
+        StemsError: if its index is damaged.
+    """
+    if not all((folder / file).is_file() for file in MODEL_FILES):
+        return None
+    kernels = [name for name in Checkpoint(folder).entries if KERNEL.fullmatch(name)]
+    for name, kind in KINDS.items():
+        if len(kernels) == NUM_CONVOLUTIONS * len(kind.stems):
+            return name
     return None
 
 

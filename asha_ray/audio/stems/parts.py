@@ -16,6 +16,9 @@ from asha_ray.values import FloatArray, PcmStream
 PART_S = 140
 """Long enough that what is separated twice, about 12 s at each seam, is a small share."""
 
+MAX_PART_SAMPLES = 8_000_000
+"""64 MB, whatever the sample rate: some parts are held at once."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -48,9 +51,10 @@ def iter_parts(pcm: PcmStream, separator: Separator, part_s: float = PART_S) -> 
             one part, however long.
     """
     sound, rate = _Window(pcm), pcm.sample_rate
+    length = min(round(part_s * rate), MAX_PART_SAMPLES)
     number = start = 0
     while True:
-        stop = separator.cut_near(start + round(part_s * rate), rate)
+        stop = separator.cut_near(start + length, rate)
         last = None if stop is None else separator.block_stop(stop, rate)
         # One sample more, so that the track's last part is known to be the last.
         sound.read_up_to(None if last is None else last + 1)

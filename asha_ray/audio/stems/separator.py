@@ -57,6 +57,9 @@ class Separator(Protocol):
         Both are samples of the track at its `sample_rate`. None where only the whole will do.
         """
 
+    def close(self) -> None:
+        """Free what is held between separations; another one takes it again."""
+
     def cut_near(self, sample: int, sample_rate: int) -> int | None:
         """A sample at or a little behind `sample` where cutting the track costs least.
 

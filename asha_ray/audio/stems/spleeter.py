@@ -21,6 +21,7 @@ from asha_ray.audio.stems.pcm import RESAMPLER_REACH_S, Counter, aligned, at_rat
 from asha_ray.audio.stems.separator import SeparatorSettings, StemBlocks
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
 from asha_ray.audio.stems.unet import load_mask_model
+from asha_ray.errors import ResourceError
 from asha_ray.values import FloatArray, PcmStream
 
 SAMPLE_RATE = 44_100
@@ -96,6 +97,9 @@ class SpleeterSeparator:
         at_44100 = _rescaled_up(stop, sample_rate, SAMPLE_RATE) + reach
         last = _segment_stop(at_44100) + OVERLAP + reach
         return _rescaled_up(last, SAMPLE_RATE, sample_rate)
+
+    def close(self) -> None:
+        """The model stays: it is small, and the next part's too."""
 
     def cut_near(self, sample: int, sample_rate: int) -> int | None:
         """Between two segments."""
@@ -210,11 +214,16 @@ def _overlap_add(frames: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
 
 
 def _device(name: str) -> torch.device:
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if (name == "cuda" and not has_cuda) or (name == "mps" and not has_mps):
+        raise ResourceError(
+            f"separating on {name}: torch sees no such device here; use --device cpu"
+        )
     if name != "auto":
         return torch.device(name)
-    if torch.cuda.is_available():
+    if has_cuda:
         return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device("mps" if has_mps else "cpu")
 
 
 @contextmanager

@@ -8,12 +8,14 @@ pipes. The package holds a whole track at once, about 22 MB for every second of 
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import IO
@@ -38,6 +40,7 @@ PYTHONS = ("python3.11", "python3.10")
 BLOCK = 1 << 18
 MAX_HEADER_BYTES = 1 << 16
 SETUP_TIMEOUT_S = 1800
+ENDING_S = 5
 REMEDY = "build it with `asha-ray stems --setup-tf`"
 
 
@@ -275,15 +278,20 @@ class _Worker:
         return data
 
     def _failed(self) -> ResourceError:
+        # It closes its pipes a moment before it ends, and its own code tells why.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING_S)
         self._process.kill()
         code = self._process.wait()
         size = self._stderr.seek(0, 2)
         self._stderr.seek(max(0, size - 2000))
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        remedy = "use --separator spleeter, which needs no TensorFlow"
+        if code == -signal.SIGKILL:  # how the system takes memory back
+            remedy = f"it holds a whole track in memory, 22 MB for every second; {remedy}"
         return ResourceError(
             f"separating with the spleeter package: its process ended (code {code}; "
-            f"{lines[-1] if lines else 'it said nothing'}); it holds a whole track in memory, "
-            "22 MB for every second: --separator spleeter does not"
+            f"{lines[-1] if lines else 'it said nothing'}); {remedy}"
         )
 
 

@@ -19,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 BLOCK = 1 << 18
+FILES = ("checkpoint", "model.index", "model.data-00000-of-00001")
 
 
 def main() -> None:
@@ -27,11 +28,13 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     name, folder, *stems = sys.argv[1:]
+    require_model(folder)
     separator = load(name, folder)
     while True:
         sound = read_track(sys.stdin.buffer)
         if sound is None:
             return
+        require_model(folder)
         try:
             answer(answers, stems, separator.separate(sound) if len(sound) else None)
         except BrokenPipeError:
@@ -49,6 +52,13 @@ def load(name: str, folder: str) -> Any:
         path = Path(scratch) / "settings.json"
         path.write_text(json.dumps(settings))
         return Separator(str(path), multiprocess=False)
+
+
+def require_model(folder: str) -> None:
+    """End rather than go on: the package takes random weights where it finds none."""
+    for name in FILES:
+        if not (Path(folder) / name).is_file():
+            sys.exit(f"the model's {name} is no longer in {folder}")
 
 
 def read_track(stream: IO[bytes]) -> Any:

@@ -17,14 +17,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from asha_ray.audio.stems.kinds import KINDS, ModelKind
+from asha_ray.audio.stems.kinds import KINDS, NUM_CONVOLUTIONS, ModelKind
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
 from asha_ray.errors import StemsError
 
 NUM_FILTERS = (16, 32, 64, 128, 256, 512)
 NORM_EPSILON = 1e-3
 MASK_EPSILON = 1e-10
-NUM_CONVOLUTIONS, NUM_NORMS, NUM_TRANSPOSED = 7, 12, 6
+NUM_NORMS, NUM_TRANSPOSED = 12, 6
 """Layers of each kind in one U-Net; a checkpoint numbers them through all its U-Nets."""
 
 
@@ -95,8 +95,12 @@ def load_mask_model(checkpoint: Checkpoint, name: str) -> MaskModel:
     kind = KINDS[name]
     with torch.device("meta"):  # no weights are drawn only to be replaced
         model = MaskModel(kind)
-    if f"conv2d_{NUM_CONVOLUTIONS * len(kind.stems)}/kernel" in checkpoint.entries:
-        raise StemsError(f"loading the Spleeter model {name}: the files hold one of more stems")
+    last = NUM_CONVOLUTIONS * len(kind.stems)
+    if f"conv2d_{last}/kernel" in checkpoint.entries:
+        raise StemsError(
+            f"loading the Spleeter model {name}: the files hold one of more stems; name it with "
+            "--stems-model"
+        )
     state: dict[str, torch.Tensor] = {}
     for index in range(len(kind.stems)):
         for target, sources in _variables(index).items():

@@ -12,9 +12,9 @@ import pytest
 from asha_ray.errors import ModelError, ResourceError, SpecError
 from asha_ray.farm import plan as plan_module
 from asha_ray.farm.analysis import Analysis, analysis_job
+from asha_ray.farm.places import absolute
 from asha_ray.farm.plan import (
     Plan,
-    absolute,
     check_memory,
     encoder_settings,
     make_plan,
