@@ -328,7 +328,9 @@ def render(
         float | None, typer.Option(help="Length of the pieces of work. [default: 10]")
     ] = None,
     codec: Annotated[
-        Literal["libx264", "libx265"] | None, typer.Option(help="[default: libx264]")
+        Literal["libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "auto"]
+        | None,
+        typer.Option(help="The encoder; auto takes the GPU's where it has one. [default: libx264]"),
     ] = None,
     crf: Annotated[
         int | None, typer.Option(help="Quality: less is better, 0 is lossless. [default: 18]")
@@ -338,7 +340,14 @@ def render(
     ] = None,
     executor: options.ExecutorName = None,
     workers: Annotated[
-        int | None, typer.Option(help="Decoders on Ray. [default: what the cluster holds]")
+        int | None, typer.Option(help="Workers on Ray. [default: what the cluster holds]")
+    ] = None,
+    allow_mixed: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-mixed/--same-kind",
+            help="Let workers of different kinds of devices share a render. [default: same-kind]",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -372,6 +381,7 @@ def render(
         preset=preset,
         executor=executor,
         workers=workers,
+        allow_mixed=allow_mixed,
     )
     progress.finish()
     _answer(asdict(result), result.output, as_json=as_json)

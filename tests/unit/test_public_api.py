@@ -51,9 +51,10 @@ COMMANDS = {
     ),
     "render": (
         "audio",
-        "--chunk-seconds --codec --config --crf --decay-rate --decay-shape --decay-time "
-        "--duration --executor --fit --fps --json --keyframe-gap --keyframes --min-factor "
-        "--model --motion --out --preset --seed --size --start --stem --stems --work --workers",
+        "--allow-mixed --chunk-seconds --codec --config --crf --decay-rate --decay-shape "
+        "--decay-time --duration --executor --fit --fps --json --keyframe-gap --keyframes "
+        "--min-factor --model --motion --out --preset --same-kind --seed --size --start --stem "
+        "--stems --work --workers",
     ),
     "sample": ("", "--count --from --json --model --out --seed"),
     "train": (
@@ -71,7 +72,7 @@ FIELDS = {
     "VideoSettings": "size fit fps codec crf preset",
     "FeatureSettings": "stems stem decay_time decay_rate decay_shape",
     "MotionSettings": "name keyframes keyframe_gap min_factor",
-    "RunSettings": "executor workers chunk_s work priority",
+    "RunSettings": "executor workers chunk_s work priority allow_mixed",
     "TrainSpec": "version kind images output preset size fit latent epochs batch_size "
     "learning_rate schedule kl_weight encoder_filters decoder_filters keyframes_from seed run",
     "TrainRun": "workers resume",
@@ -80,9 +81,9 @@ FIELDS = {
 }
 
 OPTIONS = {
-    "RENDER_OPTIONS": "audio chunk_seconds codec crf decay_rate decay_shape decay_time duration "
-    "executor fit fps keyframe_gap keyframes min_factor model motion out preset priority seed "
-    "size start stem stems work workers",
+    "RENDER_OPTIONS": "allow_mixed audio chunk_seconds codec crf decay_rate decay_shape decay_time "
+    "duration executor fit fps keyframe_gap keyframes min_factor model motion out preset priority "
+    "seed size start stem stems work workers",
     "TRAIN_OPTIONS": "batch_size decoder_filters encoder_filters epochs fit images "
     "keyframes_from kl_weight latent learning_rate out preset resume schedule seed size workers",
     "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps stem stems",
@@ -102,7 +103,8 @@ video: {size: null, fit: crop, fps: '60', codec: libx264, crf: 18, preset: veryf
 features: {stems: none, stem: mix, decay_time: 0.25, decay_rate: 0.25, decay_shape: constant}
 motion: {name: seed-exponential, keyframes: null, keyframe_gap: 1.0, min_factor: 1.0}
 effects: []
-run: {executor: ray, workers: null, chunk_s: 10.0, work: null, priority: 0}
+run: {executor: ray, workers: null, chunk_s: 10.0, work: null, priority: 0,
+      allow_mixed: false}
 """
 
 
@@ -173,6 +175,7 @@ def test_every_command_line_option_is_a_keyword_in_python(command, options):
     known = taken | set(getattr(spec, options)) | {"json"}
     arguments, names = COMMANDS[command]
     flat = {name.removeprefix("--").replace("-", "_") for name in names.split()}
+    flat -= {"same_kind"}  # the other word of --allow-mixed
     assert {*flat, *arguments.split()} <= known
 
 
