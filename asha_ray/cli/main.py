@@ -418,3 +418,37 @@ def doctor(as_json: options.Json = False) -> None:
     _answer(document, "\n".join(lines), as_json=as_json)
     if any(finding.remedy for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str | None, typer.Option(help="A model directory. [default: an initialised one, 448x448]")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the video; may be given again. [default: 448, 1080p and 4K]"),
+    ] = None,
+    vs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare: fp32, bf16, fp16, batch=8, threads=2, decoders=1, encoder-threads=4, "
+            "codec=libx265, preset=fast, or some joined by commas; may be given again."
+        ),
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Find and keep the fastest numerics of this machine.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A rough look.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """How fast this machine decodes, converts, encodes and renders, and how near to its limit."""
+    from asha_ray.cli.report import bench_text
+
+    progress = ConsoleProgress()
+    given = {"sizes": tuple(size)} if size else {}
+    result = asha_ray.bench(
+        model, **given, vs=tuple(vs or ()), tune=tune, quick=quick, progress=progress
+    )
+    progress.finish()
+    _answer(result.document(), bench_text(result), as_json=as_json)

@@ -20,6 +20,7 @@ _CR = _F(CHROMA_RANGE / (2 * (1 - RED)) / 8)
 # With the half that makes truncation a rounding.
 _Y_OFFSET, _C_OFFSET = _F(16.5), _F(128.5)
 _LOW, _HIGH = _F(0), _F(255)
+_BLOCK = 16
 
 
 def _compiled(function: Any) -> Any:
@@ -95,30 +96,65 @@ def convert(pictures: Any, height: int, width: int, frames: Any) -> None:
 convert = _compiled(convert)
 
 
-def _narrow(source: Any, column_first: Any, column_weights: Any, target: Any) -> None:
-    """Resample lines `[rows, W]` along themselves to `target` `[rows, w]`."""
+def _resample(source: Any, column_first: Any, column_weights: Any, target: Any) -> None:
+    """Resample lines `[rows, W]` along themselves to `target` `[rows, w]`.
+
+    It works on columns, which lie together once turned, and turns a few of them back at a time.
+    """
+    num_rows, num_source = source.shape
     num_columns, num_taps = column_weights.shape
-    for row in range(source.shape[0]):
-        for x in range(num_columns):
-            first = column_first[x]
-            total = _F(0)
-            for tap in range(num_taps):
-                total += source[row, first + tap] * column_weights[x, tap]
-            target[row, x] = total
+    turned = np.empty((num_source, num_rows), np.float32)
+    for row in range(num_rows):
+        for x in range(num_source):
+            turned[x, row] = source[row, x]
+    block = np.empty((_BLOCK, num_rows), np.float32)
+    for start in range(0, num_columns, _BLOCK):
+        count = min(_BLOCK, num_columns - start)
+        for index in range(count):
+            column, first = block[index], column_first[start + index]
+            weight = column_weights[start + index, 0]
+            line = turned[first]
+            for row in range(num_rows):
+                column[row] = line[row] * weight
+            for tap in range(1, num_taps):
+                weight = column_weights[start + index, tap]
+                line = turned[first + tap]
+                for row in range(num_rows):
+                    column[row] += line[row] * weight
+        for row in range(num_rows):
+            for index in range(count):
+                target[row, start + index] = block[index, row]
 
 
-_narrow = _compiled(_narrow)
+_resample = _compiled(_resample)
 
 
 def _blend(lines: Any, first: int, weights: Any, target: Any) -> None:
     """One resampled line `[w]`, the weighted sum of neighbouring `lines` `[rows, w]`, in 0..1."""
-    for x in range(target.shape[0]):
-        target[x] = lines[first, x] * weights[0]
-    for tap in range(1, weights.shape[0]):
-        weight = weights[tap]
-        for x in range(target.shape[0]):
-            target[x] += lines[first + tap, x] * weight
-    for x in range(target.shape[0]):
+    num_taps, width = weights.shape[0], target.shape[0]
+    target[:] = 0
+    padded = np.zeros(num_taps + 5, np.float32)
+    padded[:num_taps] = weights
+    last = num_taps - 1
+    for tap in range(0, num_taps, 6):  # six in a pass: as many as enlarging has
+        line_0 = lines[first + tap]
+        line_1 = lines[first + min(tap + 1, last)]
+        line_2 = lines[first + min(tap + 2, last)]
+        line_3 = lines[first + min(tap + 3, last)]
+        line_4 = lines[first + min(tap + 4, last)]
+        line_5 = lines[first + min(tap + 5, last)]
+        weight_0, weight_1, weight_2 = padded[tap], padded[tap + 1], padded[tap + 2]
+        weight_3, weight_4, weight_5 = padded[tap + 3], padded[tap + 4], padded[tap + 5]
+        for x in range(width):
+            target[x] += (
+                line_0[x] * weight_0
+                + line_1[x] * weight_1
+                + line_2[x] * weight_2
+                + line_3[x] * weight_3
+                + line_4[x] * weight_4
+                + line_5[x] * weight_5
+            )
+    for x in range(width):
         target[x] = min(max(target[x], _F(0)), _F(1))
 
 
@@ -162,7 +198,8 @@ def resize_and_convert(
         cb = frames[index, area : area + area // 4].reshape(height // 2, width // 2)
         cr = frames[index, area + area // 4 :].reshape(height // 2, width // 2)
         for colour in range(3):
-            _narrow(pictures[index, colour, low:high], column_first, column_weights, narrow[colour])
+            source = pictures[index, colour, low:high]
+            _resample(source, column_first, column_weights, narrow[colour])
         lines = np.zeros((3, 2, width), np.float32)
         for pair in range(height // 2):
             for odd in range(2):
