@@ -92,6 +92,7 @@ def bench_text(result: "BenchResult") -> str:
         "spread",
         "bound",
         "of it",
+        "by cost",
     )
     lines: list[tuple[str, ...]] = [heads]
     for row in result.rows:
@@ -104,6 +105,7 @@ def bench_text(result: "BenchResult") -> str:
                 f"{row.spread['pipeline']:.0%}",
                 f"{row.bound:.1f}",
                 f"{row.fraction:.0%}",
+                f"{row.cost_fraction:.0%}",
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
@@ -117,7 +119,8 @@ def bench_text(result: "BenchResult") -> str:
     said = [
         f"{result.kind}, {result.cores} cores: {result.numerics}; {result.encoder}",
         *table,
-        f"frames per second, medians; at most {result.peak_bytes / 1e9:.2f} GB of memory in all",
+        "frames per second, medians; by cost: what decoding and encoding cost in CPU time, of what",
+        f"the whole pipeline costs; at most {result.peak_bytes / 1e9:.2f} GB of memory in all",
     ]
     if result.tuned:
         said.append(f"renders on {result.kind} now follow {result.table}")

@@ -11,7 +11,14 @@ from typing import Any
 
 from asha_ray import ffmpeg
 from asha_ray.errors import SpecError
-from asha_ray.farm.bench_stages import STAGES, PeakMemory, Setting, Stages, sample_model
+from asha_ray.farm.bench_stages import (
+    STAGES,
+    PeakMemory,
+    Reading,
+    Setting,
+    Stages,
+    sample_model,
+)
 from asha_ray.farm.models import load_files
 from asha_ray.farm.numerics import MIN_PSNR_DB, choose, psnr_db, read_table, write_table
 from asha_ray.farm.plan import cpu_threads
@@ -45,6 +52,9 @@ class Measured:
         bound: `1 / (1 / decode + 1 / encode)` where both share the CPU's cores, else the slower.
         fraction: `pipeline / bound`, the median of the rounds' own.
         spread: of each rate.
+        cost_ms: CPU time of each stage for a frame, over all processes.
+        cost_fraction: what decoding and encoding cost by themselves, of what the pipeline costs:
+            the same as `fraction` on an idle machine, and still true on a busy one. On a CPU only.
     """
 
     size: str
@@ -56,6 +66,8 @@ class Measured:
     bound: float
     fraction: float
     spread: Mapping[str, float]
+    cost_ms: Mapping[str, float]
+    cost_fraction: float
 
 
 @dataclass(frozen=True)
@@ -216,22 +228,24 @@ def _measure(
     name = f"{size[0]}x{size[1]}"
     progress.stage(f"measuring {name}", rounds * len(settings), "rounds")
     benches = {label: Stages(files, replace(s, size=size)) for label, s in settings.items()}
-    rates: dict[str, list[dict[str, float]]] = {label: [] for label in settings}
+    rounds_of: dict[str, list[dict[str, Reading]]] = {label: [] for label in settings}
     try:
         for _ in range(rounds):
             for label, stages in benches.items():
-                rates[label].append({stage: stages.rate(stage, seconds) for stage in STAGES})
+                found = {stage: stages.measure(stage, seconds) for stage in STAGES}
+                rounds_of[label].append(found)
                 progress.advance()
     finally:
         for stages in benches.values():
             stages.close()
-    for label, found in rates.items():
-        yield _summary(name, label, found, shared=settings[label].numerics.device == "cpu")
+    for label, readings in rounds_of.items():
+        yield _summary(name, label, readings, shared=settings[label].numerics.device == "cpu")
 
 
 def _summary(
-    size: str, label: str, rounds: Sequence[Mapping[str, float]], *, shared: bool
+    size: str, label: str, readings: Sequence[Mapping[str, Reading]], *, shared: bool
 ) -> Measured:
+    rounds = [{stage: reading.rate for stage, reading in found.items()} for found in readings]
     bounds = [
         1 / (1 / found["decode"] + 1 / found["encode"])
         if shared
@@ -244,6 +258,7 @@ def _summary(
         for stage in STAGES
     }
     pairs = zip(rounds, bounds, strict=True)
+    costs = [{stage: reading.cost_ms for stage, reading in found.items()} for found in readings]
     return Measured(
         size=size,
         setting=label,
@@ -251,6 +266,8 @@ def _summary(
         bound=median(bounds),
         fraction=median(found["pipeline"] / bound for found, bound in pairs),
         spread=spread,
+        cost_ms={stage: median(cost[stage] for cost in costs) for stage in STAGES},
+        cost_fraction=median((c["decode"] + c["encode"]) / c["pipeline"] for c in costs),
     )
 
 
@@ -278,7 +295,7 @@ def _tune(kind: str, files: ModelFiles, rounds: int, seconds: float, progress: P
             )
             stages = Stages(files, setting)
             try:
-                rates[row].append(stages.rate("decode", seconds / 3))
+                rates[row].append(stages.measure("decode", seconds / 3).rate)
             finally:
                 stages.close()
             progress.advance()

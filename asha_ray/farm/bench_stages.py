@@ -1,6 +1,7 @@
 """The stages that `bench` measures, each for a given time, with a render's own code."""
 
 import os
+import resource
 import tempfile
 import threading
 import time
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import psutil
@@ -44,6 +45,23 @@ class Setting:
     encoder: EncoderSettings
     num_decoders: int
     size: Size
+
+
+class Reading(NamedTuple):
+    """One stage, once: frames per second, and milliseconds of CPU time for each frame.
+
+    The cost counts ffmpeg's too, and hardly feels who else uses the machine.
+    """
+
+    rate: float
+    cost_ms: float
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those it has started and awaited."""
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    usages = [resource.getrusage(who) for who in both]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def sample_model(architecture: Architecture | None = None) -> ModelFiles:
@@ -86,17 +104,18 @@ class Stages:
         self._path = sample_path(files.keyframes, files.architecture.latent_dim)
         self._frames = self._sample_frames()
 
-    def rate(self, stage: str, seconds: float) -> float:
-        """Frames per second of a stage, measured for about so many seconds."""
+    def measure(self, stage: str, seconds: float) -> Reading:
+        """A stage's speed and cost, measured for about so many seconds."""
         run = {
             "decode": self._decode,
             "convert": self._convert,
             "encode": self._encode,
             "pipeline": self._pipeline,
         }[stage]
-        started = time.perf_counter()
+        started, used = time.perf_counter(), _cpu_seconds()
         num_frames = run(started + seconds)
-        return num_frames / (time.perf_counter() - started)
+        wall_s = time.perf_counter() - started
+        return Reading(num_frames / wall_s, 1000 * (_cpu_seconds() - used) / num_frames)
 
     def close(self) -> None:
         """End its threads."""

@@ -20,12 +20,13 @@ from asha_ray import errors, spec
 from asha_ray.cli.main import app
 
 NAMES = """
-AshaError RenderSpec TrainSpec __version__ analyze demo doctor inspect load_model path render
+AshaError RenderSpec TrainSpec __version__ analyze bench demo doctor inspect load_model path render
 sample train
 """
 
 SIGNATURES = {
     "analyze": "audio *out *plot *progress **options",
+    "bench": "model *sizes *vs *tune *quick *progress",
     "demo": "out progress",
     "doctor": "",
     "inspect": "video *decode",
@@ -42,6 +43,7 @@ COMMANDS = {
         "audio",
         "--decay-rate --decay-shape --decay-time --executor --fps --json --out --plot --stems",
     ),
+    "bench": ("", "--json --model --quick --size --tune --vs"),
     "demo": ("", "--json --out"),
     "doctor": ("", "--json"),
     "inspect": ("video", "--decode --json --no-decode"),
