@@ -106,6 +106,7 @@ def _within_deadline(work):
 MISTAKES = {
     "no-such-folder": ({}, "nowhere/s.mp4", "No such file or directory"),
     "bad-preset": ({"preset": "warp"}, "s.mp4", "warp|preset"),
+    "disk-full": ({}, "/dev/full", "No space left|Illegal seek|not supported"),
     "bad-codec": ({"codec": "libx999"}, "s.mp4", "libx999"),
 }
 
