@@ -125,9 +125,9 @@ class RayExecutor:
 
     def _device(self) -> str:
         """A GPU where the cluster has one, else as this machine."""
-        if num_devices("GPU") >= 1:
-            return "cuda"
         local = pick_device()
+        if num_devices("GPU") >= 1 and (local == "cuda" or not is_one_machine()):
+            return "cuda"
         return "cpu" if local == "cuda" else local
 
     def warm_up(self, job: WorkerJob) -> None:

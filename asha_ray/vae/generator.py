@@ -54,6 +54,10 @@ class VaeGenerator:
         self.digest = files.digest
         self._architecture = files.architecture
         vae = load_vae(files)
+        if numerics.device == "cuda":
+            # Some of cuDNN's algorithms add in the order in which threads happen to come.
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
         self._decode_logits = inference_form(vae.decoder, numerics)
         self._encoder = vae.encoder
 
