@@ -22,13 +22,13 @@ from asha_ray.farm.bench_stages import (
 from asha_ray.farm.models import load_files
 from asha_ray.farm.numerics import MIN_PSNR_DB, choose, psnr_db, read_table, write_table
 from asha_ray.farm.plan import cpu_threads
-from asha_ray.farm.worker import GPU_DECODERS
+from asha_ray.farm.worker import decoders_for
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import parse_size
 from asha_ray.vae.generator import pick_device
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.vae.numerics import DTYPES, Row, describe, device_kind, numerics_of
-from asha_ray.values import EncoderSettings, Numerics, Size
+from asha_ray.values import EncoderSettings, Size
 from asha_ray.video.codecs import CODECS, PRESETS
 
 SIZES = ("448x448", "1920x1080", "3840x2160")
@@ -167,13 +167,7 @@ def _default(kind: str, files: ModelFiles, size: Size) -> Setting:
     numerics, _ = choose(kind, files, files.keyframes)
     cores = cpu_threads()
     encoder = EncoderSettings("libx264", 18, "veryfast", cores, ffmpeg.version())
-    return Setting(numerics, encoder, _num_decoders(numerics, cores), size)
-
-
-def _num_decoders(numerics: Numerics, cores: int) -> int:
-    if numerics.device != "cpu":
-        return GPU_DECODERS
-    return max(1, cores // max(1, numerics.threads))
+    return Setting(numerics, encoder, decoders_for(numerics, cores), size)
 
 
 def _changed(default: Setting, text: str) -> Setting:
@@ -290,7 +284,7 @@ def _tune(kind: str, files: ModelFiles, rounds: int, seconds: float, progress: P
             setting = Setting(
                 numerics,
                 EncoderSettings("libx264", 18, "veryfast", cores, ""),
-                _num_decoders(numerics, cores),
+                decoders_for(numerics, cores),
                 files.architecture.image_size,
             )
             stages = Stages(files, setting)

@@ -31,7 +31,7 @@ from asha_ray.video.frames import render_frames
 MAX_ATTEMPTS = 3
 """How often a chunk is tried whose encoder fails: a disk may be full for a moment, and a process
 may be killed by mistake."""
-GPU_DECODERS = 2
+CUDA_DECODERS = 2
 """One computes while the other's frames are copied."""
 
 
@@ -63,14 +63,19 @@ class WorkerJob:
 
     @property
     def num_decoders(self) -> int:
-        """Decoders beside one another in one worker: on a CPU, one for each of its cores.
+        """Decoders beside one another in one worker."""
+        return decoders_for(self.numerics, self.cores)
 
-        The encoder needs no core of its own: it is fed through a short queue, so that decoders
-        wait for it and the system gives it a core whenever it has work.
-        """
-        if self.numerics.device != "cpu":
-            return GPU_DECODERS
-        return max(1, self.cores // max(1, self.numerics.threads))
+
+def decoders_for(numerics: Numerics, cores: int) -> int:
+    """How many decoders share a worker's device: on a CPU, as many as fill its cores.
+
+    The encoder has as many threads as there are cores and none kept for it: it is fed through a
+    short queue, so decoders wait where it falls behind, and it sleeps where they do.
+    """
+    if numerics.device == "cpu":
+        return max(1, cores // max(1, numerics.threads))
+    return CUDA_DECODERS if numerics.device == "cuda" else 1  # MPS takes one thread at a time
 
 
 @dataclass(frozen=True)

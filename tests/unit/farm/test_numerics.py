@@ -19,6 +19,7 @@ from asha_ray.farm.numerics import (
     write_table,
 )
 from asha_ray.farm.survey import Survey, choose_codec, survey
+from asha_ray.farm.worker import decoders_for
 from asha_ray.vae.architecture import architecture_of, build
 from asha_ray.vae.model_dir import ModelFiles, read_model, write_model
 from asha_ray.vae.numerics import TABLE, device_kind, numerics_of
@@ -127,6 +128,19 @@ class TestKinds:
         found = survey("cpu")
         assert (found.kind, found.torch_version) == (device_kind("cpu"), torch.__version__)
         assert found.failures == {}
+
+
+class TestDecoders:
+    @pytest.mark.parametrize(
+        ("kind", "cores", "expected"),
+        [("cpu-avx2", 1, 1), ("cpu-avx2", 8, 8), ("cuda-sm90", 16, 2), ("mps", 8, 1)],
+    )
+    def test_a_cpus_cores_are_filled_and_a_gpu_is_shared(self, kind, cores, expected) -> None:
+        assert decoders_for(numerics_of(kind), cores) == expected
+
+    def test_decoders_with_more_threads_are_fewer(self) -> None:
+        numerics = replace(numerics_of("cpu"), threads=3)
+        assert [decoders_for(numerics, cores) for cores in (1, 2, 8)] == [1, 1, 2]
 
 
 class TestCodec:
