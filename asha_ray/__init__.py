@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asha_ray.api import (
         analyze,
+        bench,
         demo,
         doctor,
         fetch_stems_model,
@@ -38,6 +39,7 @@ __all__ = [
     "TrainSpec",
     "__version__",
     "analyze",
+    "bench",
     "demo",
     "doctor",
     "fetch_stems_model",

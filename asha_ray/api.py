@@ -4,7 +4,7 @@ Keyword settings are the command line's options with underscores (`keyframe_gap=
 are listed in `asha_ray.spec.RENDER_OPTIONS` and `TRAIN_OPTIONS`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from asha_ray.spec import (
 from asha_ray.values import Features, FloatArray
 
 if TYPE_CHECKING:
+    from asha_ray.farm.bench import BenchResult
     from asha_ray.farm.demo import DemoResult
     from asha_ray.farm.doctor import Finding
     from asha_ray.farm.inspect import Inspection
@@ -275,6 +276,33 @@ def doctor() -> "list[Finding]":
     from asha_ray.farm.doctor import examine
 
     return examine()
+
+
+def bench(
+    model: StrPath | None = None,
+    *,
+    sizes: Sequence[str] = ("448x448", "1920x1080", "3840x2160"),
+    vs: Sequence[str] = (),
+    tune: bool = False,
+    quick: bool = False,
+    progress: Progress | None = None,
+) -> "BenchResult":
+    """Measure how fast this machine decodes, converts, encodes and renders, in frames per second.
+
+    Args:
+        model: a model directory; an initialised `seed` model of 448×448 where None.
+        sizes: of the video.
+        vs: settings to compare with the default ones, such as `fp32` or `batch=8`.
+        tune: find the fastest numerics for this kind of device, and keep them for renders.
+        quick: a rough look.
+        progress: hears how far it is.
+
+    Raises:
+        AshaError: one of its kinds.
+    """
+    from asha_ray.farm.bench import bench as run
+
+    return run(_text(model), sizes=sizes, vs=vs, tune=tune, quick=quick, progress=progress)
 
 
 def _text(path: StrPath | None) -> str | None:

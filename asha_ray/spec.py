@@ -118,7 +118,9 @@ class VideoSettings(_Frozen):
     size: Annotated[SizeText, AfterValidator(_even_size)] | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
     fps: Fps = "60"
-    codec: Literal["libx264", "libx265"] = "libx264"
+    codec: Literal[
+        "libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "auto"
+    ] = "libx264"
     crf: Annotated[int, Field(ge=0, le=51)] = 18
     preset: Literal[
         "ultrafast", "superfast", "veryfast", "faster", "fast",
@@ -166,6 +168,7 @@ class RunSettings(_Frozen):
     chunk_s: Seconds = 10.0
     work: Uri | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    allow_mixed: bool = False
 
 
 class RenderSpec(_Frozen):
@@ -270,7 +273,7 @@ RENDER_OPTIONS: Mapping[str, str] = {
     **{name: f"video.{name}" for name in VideoSettings.model_fields},
     **_FEATURE_OPTIONS,
     **_MOTION_OPTIONS,
-    **{name: f"run.{name}" for name in ("executor", "workers", "work", "priority")},
+    **{name: f"run.{name}" for name in ("executor", "workers", "work", "priority", "allow_mixed")},
     "chunk_seconds": "run.chunk_s",
 }
 """Flat option name -> field path of `RenderSpec`."""

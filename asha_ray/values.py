@@ -219,8 +219,11 @@ class Numerics:
         dtype: `float32`, `bfloat16` or `float16`.
         channels_last: memory layout of the decoder.
         batch_size: frames decoded together; batches lie on a grid over the whole track.
-        threads: decoder threads (CPU); 0 leaves them as they are.
+        threads: threads of one decoder (CPU); 0 leaves them as they are. How many decoders run
+            beside one another changes no frame, and is not recorded.
         torch_version: build of torch.
+        kind: kind of device, such as `cpu-avx512-bf16` or `cuda-sm90`.
+        compile: `none`, or the mode of `torch.compile`.
     """
 
     device: str
@@ -229,6 +232,8 @@ class Numerics:
     batch_size: int
     threads: int = 0
     torch_version: str = ""
+    kind: str = ""
+    compile: str = "none"
 
 
 @dataclass(frozen=True)

@@ -396,7 +396,9 @@ def render(
         float | None, typer.Option(help="Length of the pieces of work. [default: 10]")
     ] = None,
     codec: Annotated[
-        Literal["libx264", "libx265"] | None, typer.Option(help="[default: libx264]")
+        Literal["libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "auto"]
+        | None,
+        typer.Option(help="The encoder; auto takes the GPU's where it has one. [default: libx264]"),
     ] = None,
     crf: Annotated[
         int | None, typer.Option(help="Quality: less is better, 0 is lossless. [default: 18]")
@@ -406,7 +408,14 @@ def render(
     ] = None,
     executor: options.ExecutorName = None,
     workers: Annotated[
-        int | None, typer.Option(help="Decoders on Ray. [default: what the cluster holds]")
+        int | None, typer.Option(help="Workers on Ray. [default: what the cluster holds]")
+    ] = None,
+    allow_mixed: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-mixed/--same-kind",
+            help="Let workers of different kinds of devices share a render. [default: same-kind]",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -443,6 +452,7 @@ def render(
         preset=preset,
         executor=executor,
         workers=workers,
+        allow_mixed=allow_mixed,
     )
     progress.finish()
     _answer(asdict(result), result.output, as_json=as_json)
@@ -479,3 +489,37 @@ def doctor(as_json: options.Json = False) -> None:
     _answer(document, "\n".join(lines), as_json=as_json)
     if any(finding.remedy for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str | None, typer.Option(help="A model directory. [default: an initialised one, 448x448]")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the video; may be given again. [default: 448, 1080p and 4K]"),
+    ] = None,
+    vs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare: fp32, bf16, fp16, batch=8, threads=2, decoders=1, encoder-threads=4, "
+            "codec=libx265, preset=fast, or some joined by commas; may be given again."
+        ),
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Find and keep the fastest numerics of this machine.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A rough look.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """How fast this machine decodes, converts, encodes and renders, and how near to its limit."""
+    from asha_ray.cli.report import bench_text
+
+    progress = ConsoleProgress()
+    given = {"sizes": tuple(size)} if size else {}
+    result = asha_ray.bench(
+        model, **given, vs=tuple(vs or ()), tune=tune, quick=quick, progress=progress
+    )
+    progress.finish()
+    _answer(result.document(), bench_text(result), as_json=as_json)

@@ -1,8 +1,9 @@
-"""What `inspect` prints, for people and for programs."""
+"""What `inspect` and `bench` print, for people and for programs."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asha_ray.farm.bench import BenchResult
     from asha_ray.farm.inspect import Inspection
 
 
@@ -77,3 +78,50 @@ def _seconds(value: Any) -> float | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def bench_text(result: "BenchResult") -> str:
+    """A measurement as a table; frames per second, with the spread of the pipeline's rounds."""
+    heads = (
+        "size",
+        "setting",
+        "decode",
+        "convert",
+        "encode",
+        "pipeline",
+        "spread",
+        "bound",
+        "of it",
+        "by cost",
+    )
+    lines: list[tuple[str, ...]] = [heads]
+    for row in result.rows:
+        rates = (row.decode, row.convert, row.encode, row.pipeline)
+        lines.append(
+            (
+                row.size,
+                row.setting,
+                *(f"{rate:.1f}" for rate in rates),
+                f"{row.spread['pipeline']:.0%}",
+                f"{row.bound:.1f}",
+                f"{row.fraction:.0%}",
+                f"{row.cost_fraction:.0%}",
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    table = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    said = [
+        f"{result.kind}, {result.cores} cores: {result.numerics}; {result.encoder}",
+        *table,
+        "frames per second, medians; by cost: what decoding and encoding cost in CPU time, of what",
+        f"the whole pipeline costs; at most {result.peak_bytes / 1e9:.2f} GB of memory in all",
+    ]
+    if result.tuned:
+        said.append(f"renders on {result.kind} now follow {result.table}")
+    return "\n".join(said)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from asha_ray import ffmpeg
-from asha_ray.errors import AshaError
+from asha_ray.errors import AshaError, SpecError
 from asha_ray.vae.memory import available_bytes
+from asha_ray.video import codecs
 
 PACKAGES = ("asha-ray", "ray", "torch", "librosa", "numpy", "av", "boto3", "imageio-ffmpeg")
 ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "aac")
@@ -75,7 +76,23 @@ def _devices() -> list[Finding]:
     findings.append(Finding("gpu", ", ".join(names) or "none: decoding runs on the CPU"))
     dtypes = ["float32", "bfloat16", "float16"] if names else ["float32", "bfloat16"]
     findings.append(Finding("dtypes", ", ".join(dtypes)))
-    return findings
+    return [*findings, _numerics()]
+
+
+def _numerics() -> Finding:
+    from asha_ray.farm.numerics import read_table, table_path
+    from asha_ray.vae.generator import pick_device
+    from asha_ray.vae.numerics import describe, device_kind, numerics_of
+
+    kind = device_kind(pick_device())
+    try:
+        own = read_table()
+    except SpecError as error:
+        return Finding("numerics", f"this user's table cannot be read ({error})", "delete it")
+    source = (
+        f"from {table_path()}" if kind in own else "as shipped; `asha-ray bench --tune` measures"
+    )
+    return Finding("numerics", f"{describe(numerics_of(kind, own))} ({source})")
 
 
 def _ffmpeg() -> Finding:
@@ -86,6 +103,10 @@ def _ffmpeg() -> Finding:
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return Finding("ffmpeg", f"it does not run ({error})", "reinstall imageio-ffmpeg")
     missing = [name for name in NEEDED_ENCODERS if name not in encoders]
+    # ffmpeg lists them on every machine; only an encode tells.
+    idle = [name for name in codecs.NVENC if name in encoders and codecs.failure(name)]
+    if idle:
+        value += f" ({', '.join(idle)}: not on this machine)"
     return Finding("ffmpeg", value, f"it lacks {', '.join(missing)}" if missing else "")
 
 

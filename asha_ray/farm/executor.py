@@ -1,15 +1,18 @@
 """Where a render's work is done: the protocol, and its serial twin that needs no Ray."""
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol, Self
 
 from asha_ray.audio.parallel import Spread, map_in_threads
+from asha_ray.errors import EncodeError
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
 from asha_ray.farm.plan import cpu_threads
-from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob
+from asha_ray.farm.survey import Survey, survey
+from asha_ray.farm.worker import MAX_ATTEMPTS, ChunkRenderer, ChunkTask, WorkerJob
 from asha_ray.progress import Progress
-from asha_ray.vae.generator import pick_device
 from asha_ray.values import Segment
 from asha_ray.video.probe import VideoReport
 
@@ -17,11 +20,11 @@ from asha_ray.video.probe import VideoReport
 class Executor(Protocol):
     """Does a render's work somewhere. Used as a context; leaving it frees what it took."""
 
-    def device(self) -> str:
-        """The kind of device that its decoders run on."""
+    def survey(self, codec: str) -> Survey:
+        """What the machines are that render; `codec` is what was asked for."""
 
-    def threads(self) -> int:
-        """Threads of each decoder and encoder."""
+    def cores(self) -> int:
+        """CPU cores for each worker: for its decoders and its encoder."""
 
     def warm_up(self, job: WorkerJob) -> None:
         """Begin to load the model where it will be needed; returns at once."""
@@ -52,16 +55,21 @@ class Executor(Protocol):
 class SerialExecutor:
     """Does everything in this process, one thing after the other."""
 
-    def device(self) -> str:
-        """The best device of this machine."""
-        return pick_device()
+    def __init__(self) -> None:
+        self._loader = ThreadPoolExecutor(1, "loader")
+        self._renderer: Future[ChunkRenderer] | None = None
 
-    def threads(self) -> int:
-        """As many as this machine has cores, within reason."""
+    def survey(self, codec: str) -> Survey:
+        """This machine."""
+        return survey(codec=codec)
+
+    def cores(self) -> int:
+        """As many as this machine has, within reason."""
         return cpu_threads()
 
     def warm_up(self, job: WorkerJob) -> None:
-        """Nothing to do early."""
+        """Load the model while the sound is analysed."""
+        self._renderer = self._loader.submit(ChunkRenderer, job)
 
     def analyze(
         self, job: AnalysisJob, work: str | None, progress: Progress | None = None
@@ -77,11 +85,12 @@ class SerialExecutor:
     def render(
         self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
     ) -> Iterator[Segment]:
-        """Render chunks in order."""
-        renderer: ChunkRenderer | None = None
+        """Render chunks in order; one whose encoder fails is tried again."""
         for task in tasks:
-            renderer = renderer or ChunkRenderer(job)
-            yield renderer.render(task, on_frames)
+            if self._renderer is None:
+                self.warm_up(job)
+            assert self._renderer is not None  # noqa: S101 (warm_up makes it)
+            yield _render_patiently(self._renderer.result(), task, on_frames)
 
     def assemble(self, job: AssemblyJob) -> VideoReport:
         """Join what was rendered."""
@@ -92,7 +101,10 @@ class SerialExecutor:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing to free."""
+        """End its threads."""
+        self._loader.shutdown()
+        if self._renderer is not None and self._renderer.exception() is None:
+            self._renderer.result().close()
 
 
 def executor_for(name: str, workers: int | None = None) -> Executor:
@@ -102,3 +114,12 @@ def executor_for(name: str, workers: int | None = None) -> Executor:
     from asha_ray.farm.ray_executor import RayExecutor
 
     return RayExecutor(workers)
+
+
+def _render_patiently(
+    renderer: ChunkRenderer, task: ChunkTask, on_frames: Callable[[int], None]
+) -> Segment:
+    for _ in range(MAX_ATTEMPTS - 1):
+        with suppress(EncodeError):
+            return renderer.render(task, on_frames)
+    return renderer.render(task, on_frames)

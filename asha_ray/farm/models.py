@@ -1,15 +1,17 @@
 """Models by uri: loaded once, from a local folder or a bucket."""
 
+import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
-from asha_ray.errors import ModelError, NotFoundError
+from asha_ray.errors import ModelError
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_s3
+from asha_ray.storage.keys import digest_of
 from asha_ray.vae.generator import VaeGenerator, numerics_for, pick_device
 from asha_ray.vae.model_dir import FILES, ModelFiles, read_keyframes, read_model
 from asha_ray.values import ByteArray, FloatArray, Numerics, Size
@@ -110,10 +112,47 @@ def local_model(uri: str) -> Iterator[Path]:
             )
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="asha-model-") as name:
-        for part in FILES:
+    with _cached(uri) as folder:
+        yield folder
+
+
+@contextmanager
+def _cached(uri: str) -> Iterator[Path]:
+    """A model of a bucket, fetched once for each node and version, whoever asks for it.
+
+    Its name in the cache is a hash of where it lies and of its parts' versions, so a model that is
+    trained anew is another entry. It appears whole, by a rename; whoever loses a race uses what the
+    winner has put there.
+    """
+    storage = storage_of(uri)
+    versions = {part: storage.version(join(uri, part)) for part in FILES}
+    entry = cache_folder() / digest_of({"uri": uri, "versions": versions})[:40]
+    with ExitStack() as stack:
+        if not entry.is_dir():
             try:
-                storage_of(uri).download(join(uri, part), Path(name) / part)
-            except NotFoundError:
-                continue  # reading the model says which part is missing
-        yield Path(name)
+                entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                base: Path | None = entry.parent
+            except OSError:  # a home that cannot be written to: fetch it for this process alone
+                base = None
+            name = stack.enter_context(
+                tempfile.TemporaryDirectory(
+                    prefix="asha-model-", dir=base, ignore_cleanup_errors=True
+                )
+            )
+            fetched = Path(name) / "model"
+            fetched.mkdir(mode=0o700)
+            for part, version in versions.items():
+                if version is not None:  # reading the model says which part is missing
+                    storage.download(join(uri, part), fetched / part)
+            with suppress(OSError):
+                if base is not None and all(versions.values()):
+                    fetched.rename(entry)
+            if not entry.is_dir():
+                entry = fetched
+        yield entry
+
+
+def cache_folder() -> Path:
+    """Where this user's copies of models in buckets are kept; any of them may be deleted."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "asha-ray" / "models"

@@ -51,17 +51,23 @@ def cpu_threads() -> int:
     return min(MAX_THREADS, cores or 1)
 
 
-def encoder_settings(spec: RenderSpec, threads: int) -> EncoderSettings:
+def encoder_settings(spec: RenderSpec, threads: int, codec: str | None = None) -> EncoderSettings:
     """How every segment of a render is encoded.
+
+    Args:
+        spec: quality and speed.
+        threads: of one encoder.
+        codec: the encoder, where the spec leaves it to us.
 
     Raises:
         SpecError: if this ffmpeg has no such encoder.
     """
     video = spec.video
-    if video.codec not in ffmpeg.encoders():
-        raise SpecError(f"video.codec: this ffmpeg has no {video.codec}; choose libx264")
+    codec = codec or video.codec
+    if codec not in ffmpeg.encoders():
+        raise SpecError(f"video.codec: this ffmpeg has no {codec}; choose libx264")
     return EncoderSettings(
-        codec=video.codec,
+        codec=codec,
         crf=video.crf,
         preset=video.preset,
         threads=threads,
@@ -83,18 +89,19 @@ def video_size(spec: RenderSpec, image_size: Size) -> Size:
     return width, height
 
 
-def check_memory(files: ModelFiles, numerics: Numerics) -> None:
+def check_memory(files: ModelFiles, numerics: Numerics, num_decoders: int = 1) -> None:
     """Refuse to decode what this machine's memory cannot hold.
 
     Raises:
         ResourceError: with the figures.
     """
-    needed = decode_bytes(files.architecture, numerics.batch_size)
+    needed = num_decoders * decode_bytes(files.architecture, numerics.batch_size)
     available = available_bytes()
     if numerics.device == "cpu" and needed > available:
         width, height = files.architecture.image_size
         raise ResourceError(
-            f"decoding {numerics.batch_size} pictures of {width}x{height} at a time needs about "
+            f"decoding {num_decoders * numerics.batch_size} pictures of {width}x{height} at a time "
+            "needs about "
             f"{needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; use a "
             "machine with more memory or a smaller model"
         )

@@ -15,13 +15,22 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from asha_ray.audio.parallel import Spread
-from asha_ray.errors import FarmError
+from asha_ray.errors import AshaError, EncodeError, FarmError
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
+from asha_ray.farm.numerics import refusal
 from asha_ray.farm.plan import cpu_threads
 from asha_ray.farm.ray_map import map_on_ray
-from asha_ray.farm.ray_runtime import num_devices, own_error, ray_cluster, require_cpu, result_of
-from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob
+from asha_ray.farm.ray_runtime import (
+    is_one_machine,
+    num_devices,
+    own_error,
+    ray_cluster,
+    require_cpu,
+    result_of,
+)
+from asha_ray.farm.survey import Survey, survey
+from asha_ray.farm.worker import MAX_ATTEMPTS, ChunkRenderer, ChunkTask, WorkerJob
 from asha_ray.progress import Progress
 from asha_ray.vae.generator import pick_device
 from asha_ray.values import Segment
@@ -35,6 +44,8 @@ FEW_BLOCKS = 10
 """Blocks of a minute that are measured in this process: a task would take longer to begin."""
 MAX_BLOCKS, MAX_PARTS = 64, 16
 """At once, on any cluster: 8 MB each and 60 MB each lie in the object store meanwhile."""
+MAX_WORKERS_PER_GPU = 4
+CORES_PER_ENCODER = 8
 STOP_S = 5.0
 """What a worker may take to put away a chunk that is not wanted any more."""
 
@@ -43,16 +54,18 @@ class _RenderActor:
     """A chunk renderer in a process of its own, which tells how far it is while it works."""
 
     def __init__(self, job: WorkerJob) -> None:
-        self._renderer = ChunkRenderer(job)
+        self._refusal = refusal(job.numerics, allow_mixed=job.allow_mixed)
+        if not self._refusal:
+            self._renderer = ChunkRenderer(job)
         self._lock = threading.Lock()
         self._unreported = 0
         self._stopped = threading.Event()
         self._resting = threading.Event()
         self._resting.set()
 
-    def ready(self) -> bool:
-        """True once the model is loaded."""
-        return True
+    def ready(self) -> str:
+        """Empty once the model is loaded; else why this worker must not render."""
+        return self._refusal
 
     def render(self, task: ChunkTask) -> Segment:
         """Render one chunk."""
@@ -74,7 +87,7 @@ class _RenderActor:
         return count
 
     def _count(self, num_frames: int) -> None:
-        if self._stopped.is_set():
+        if self._stopped.is_set() and num_frames > 0:
             raise FarmError("rendering: it was stopped")
         with self._lock:
             self._unreported += num_frames
@@ -104,16 +117,25 @@ class RayExecutor:
             self._pool.close()
         self._stack.close()
 
-    def device(self) -> str:
-        """A GPU's kind where the cluster has one, else this machine's."""
-        if num_devices("GPU") >= 1:
-            return "cuda"
-        local = pick_device()
-        return "cpu" if local == "cuda" else local
+    def survey(self, codec: str) -> Survey:
+        """This machine where it is all there is, else a machine that would render."""
+        device = self._device()
+        if is_one_machine():
+            return survey(device, codec)
+        looker = ray.remote(num_cpus=0, num_gpus=0.01 if device == "cuda" else 0)(survey)
+        found: Survey = result_of(looker.remote(device, codec))
+        return found
 
-    def threads(self) -> int:
-        """As many as this machine has cores, within reason and within a node's."""
+    def cores(self) -> int:
+        """As many as this machine has, within reason and within a node's."""
         return max(1, min(cpu_threads(), int(num_devices("CPU"))))
+
+    def _device(self) -> str:
+        """A GPU where the cluster has one, else as this machine."""
+        local = pick_device()
+        if num_devices("GPU") >= 1 and (local == "cuda" or not is_one_machine()):
+            return "cuda"
+        return "cpu" if local == "cuda" else local
 
     def warm_up(self, job: WorkerJob) -> None:
         """Ask for the actors; they load the model meanwhile."""
@@ -154,8 +176,8 @@ class RayExecutor:
         if self._workers:
             return self._workers
         if job.numerics.device == "cuda":
-            return max(1, int(num_devices("GPU")))
-        return max(1, int(num_devices("CPU")) // max(1, job.numerics.threads))
+            return max(1, int(num_devices("GPU"))) * _workers_per_gpu()
+        return max(1, int(num_devices("CPU")) // job.cores)
 
 
 def _remote(function: Callable[..., Any], num_cpus: int = 1) -> Any:
@@ -163,10 +185,18 @@ def _remote(function: Callable[..., Any], num_cpus: int = 1) -> Any:
 
 
 def _actor_resources(job: WorkerJob) -> dict[str, float]:
-    resources = {"num_cpus": max(1.0, job.numerics.threads - 1.0)}
+    resources = {"num_cpus": max(1.0, job.cores - 1.0)}
     if job.numerics.device == "cuda":
-        resources["num_gpus"] = 1.0
+        resources["num_gpus"] = 1.0 / _workers_per_gpu()
     return resources
+
+
+def _workers_per_gpu() -> int:
+    """Workers that share a GPU: one encoder on CPUs cannot keep up with its decoder, so several
+    encode consecutive chunks, as many as there are cores for.
+    """
+    cores_per_gpu = num_devices("CPU") / max(1.0, num_devices("GPU"))
+    return int(min(MAX_WORKERS_PER_GPU, max(1, cores_per_gpu // CORES_PER_ENCODER)))
 
 
 @dataclass
@@ -180,6 +210,7 @@ class _Pool:
     _busy: dict[Any, tuple[Any, ChunkTask]] = field(default_factory=dict)
     _idle: list[Any] = field(default_factory=list)
     _losses: dict[int, int] = field(default_factory=dict)
+    _attempts: dict[int, int] = field(default_factory=dict)
     _failed_starts: int = 0
 
     def __post_init__(self) -> None:
@@ -191,7 +222,10 @@ class _Pool:
     ) -> Iterator[Segment]:
         """Work through tasks; a lost actor's chunk goes to another."""
         waiting = iter(tasks)
-        lost: deque[ChunkTask] = deque()
+        first = next(waiting, None)
+        if first is None:
+            return  # all is there already: no worker need be waited for
+        lost: deque[ChunkTask] = deque([first])
         while True:
             while self._idle and (task := lost.popleft() if lost else next(waiting, None)):
                 actor = self._idle.pop()
@@ -224,7 +258,7 @@ class _Pool:
     def _take_started(self, reference: Any) -> None:
         actor = self._starting.pop(reference)
         try:
-            ray.get(reference)
+            refused: str = ray.get(reference)
         except RayTaskError as error:
             raise own_error(error) from error
         except RayActorError as error:
@@ -239,14 +273,20 @@ class _Pool:
                 ) from error
             self._start_actor()
             return
-        self._idle.append(actor)
+        if not refused:
+            self._idle.append(actor)
+            return
+        ray.kill(actor)
+        if not (self._idle or self._busy or self._starting):
+            raise FarmError(f"rendering: {refused}")
 
     def _take_rendered(self, reference: Any, lost: deque[ChunkTask]) -> Segment | None:
         actor, task = self._busy.pop(reference)
         try:
             segment: Segment = ray.get(reference)
         except RayTaskError as error:
-            raise own_error(error) from error
+            self._try_again(actor, task, own_error(error), lost)
+            return None
         except RayActorError as error:
             chunk = task.chunk
             self._losses[chunk.index] = self._losses.get(chunk.index, 0) + 1
@@ -260,6 +300,16 @@ class _Pool:
             return None
         self._idle.append(actor)
         return segment
+
+    def _try_again(
+        self, actor: Any, task: ChunkTask, error: AshaError, lost: deque[ChunkTask]
+    ) -> None:
+        """Give a chunk whose encoder failed to the next free actor, a few times."""
+        attempts = self._attempts[task.chunk.index] = self._attempts.get(task.chunk.index, 0) + 1
+        if not isinstance(error, EncodeError) or attempts >= MAX_ATTEMPTS:
+            raise error
+        lost.append(task)
+        self._idle.append(actor)
 
     def _report(self, on_frames: Callable[[int], None]) -> None:
         counts = [actor.take_frames.remote() for actor in [*self._idle, *self._busy_actors()]]

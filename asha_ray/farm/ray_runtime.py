@@ -88,6 +88,12 @@ def num_devices(kind: str) -> float:
     return float(ray.cluster_resources().get(kind, 0))
 
 
+def is_one_machine() -> bool:
+    """Whether the cluster is this machine and no other."""
+    alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    return alive == [ray.get_runtime_context().get_node_id()]
+
+
 def require_cpu() -> None:
     """Refuse a cluster that can hold no worker.
 

@@ -2,29 +2,31 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from asha_ray.errors import AshaError, FarmError
+from asha_ray.errors import AshaError, FarmError, SpecError
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analysis_job
 from asha_ray.farm.assemble import AssemblyJob
 from asha_ray.farm.executor import Executor, executor_for
 from asha_ray.farm.models import load_files
+from asha_ray.farm.numerics import choose
 from asha_ray.farm.places import absolute
 from asha_ray.farm.plan import (
     Plan,
     check_memory,
     encoder_settings,
+    keyframes_of,
     make_plan,
     video_size,
     work_uri,
 )
+from asha_ray.farm.survey import choose_codec
 from asha_ray.farm.worker import ChunkTask, WorkerJob
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import RenderSpec
 from asha_ray.storage import storage_of
 from asha_ray.storage.work import WorkRoot
-from asha_ray.vae.generator import numerics_for
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.values import Manifest, Segment
 from asha_ray.video.frames import chunk_latents
@@ -84,24 +86,13 @@ def _render_on(
     started: float,
 ) -> RenderResult:
     work = work_uri(spec)
-    threads = executor.threads()
-    numerics = numerics_for(executor.device(), threads)
-    check_memory(files, numerics)
-    worker_job = WorkerJob(
-        model=spec.model,
-        numerics=numerics,
-        encoder=encoder_settings(spec, threads),
-        size=video_size(spec, files.architecture.image_size),
-        fit=spec.video.fit,
-        fps=Fraction(spec.video.fps),
-        work=work,
-    )
+    worker_job = _worker_job(executor, spec, files, progress)
     executor.warm_up(worker_job)
 
     progress.stage("listening", unit="s of sound")
     analysis = executor.analyze(job, work, progress)
     _tell_oddities(analysis, spec.features.stem, progress)
-    plan = make_plan(spec, analysis, files, numerics, worker_job.encoder)
+    plan = make_plan(spec, analysis, files, worker_job.numerics, worker_job.encoder)
     WorkRoot(work).write_manifest(plan.manifest)
 
     segments, num_reused = _render_chunks(executor, worker_job, plan, progress)
@@ -127,6 +118,34 @@ def _render_on(
         reused_chunks=num_reused,
         wall_s=round(time.monotonic() - started, 3),
     )
+
+
+def _worker_job(
+    executor: Executor, spec: RenderSpec, files: ModelFiles, progress: Progress
+) -> WorkerJob:
+    """What could make two machines differ, chosen here, once, for all of them."""
+    found, cores = executor.survey(spec.video.codec), executor.cores()
+    numerics, chosen = choose(found.kind, files, keyframes_of(spec, files))
+    numerics = replace(numerics, torch_version=found.torch_version)
+    codec, why = choose_codec(spec.video.codec, found)
+    if codec in found.failures:
+        raise SpecError(f"video.codec: {found.failures[codec]}; choose libx264, or auto")
+    for told in (chosen, why):
+        if told:
+            progress.note(told)
+    job = WorkerJob(
+        model=spec.model,
+        numerics=numerics,
+        encoder=encoder_settings(spec, cores, codec),
+        size=video_size(spec, files.architecture.image_size),
+        fit=spec.video.fit,
+        fps=Fraction(spec.video.fps),
+        work=work_uri(spec),
+        cores=cores,
+        allow_mixed=spec.run.allow_mixed,
+    )
+    check_memory(files, numerics, job.num_decoders)
+    return job
 
 
 def _render_chunks(

@@ -36,6 +36,9 @@ class Storage(Protocol):
     def size(self, uri: str) -> int | None:
         """Bytes of a file, or None where there is none."""
 
+    def version(self, uri: str) -> str | None:
+        """What changes when a file's content is replaced, or None where there is none."""
+
     def list(self, uri: str) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri; nothing where there is no such folder."""
 

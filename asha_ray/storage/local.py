@@ -42,6 +42,15 @@ class LocalStorage:
         with _explained("reading", uri):
             return path.stat().st_size if path.is_file() else None
 
+    def version(self, uri: str) -> str | None:
+        """The file's size and time of change, or None where there is none."""
+        path = Path(uri)
+        with _explained("reading", uri):
+            if not path.is_file():
+                return None
+            found = path.stat()
+            return f"{found.st_size} {found.st_mtime_ns}"
+
     def list(self, uri: str) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri."""
         with _explained("listing", uri):

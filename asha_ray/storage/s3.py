@@ -34,6 +34,7 @@ from asha_ray.storage.base import Entry, basename, require_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 MISSING = ("404", "NoSuchKey", "NotFound", "NoSuchBucket")
 THROTTLED = ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
@@ -80,10 +81,18 @@ class S3Storage:
 
     def size(self, uri: str) -> int | None:
         """Bytes of an object, or None where there is none."""
+        head = self._head(uri)
+        return None if head is None else int(head["ContentLength"])
+
+    def version(self, uri: str) -> str | None:
+        """The object's entity tag and time, or None where there is none."""
+        head = self._head(uri)
+        return None if head is None else f"{head['ETag']} {head['LastModified'].isoformat()}"
+
+    def _head(self, uri: str) -> "HeadObjectOutputTypeDef | None":
         bucket, key = _split(uri)
         try:
-            answer = _tried("reading", uri, lambda: _client().head_object(Bucket=bucket, Key=key))
-            return int(answer["ContentLength"])
+            return _tried("reading", uri, lambda: _client().head_object(Bucket=bucket, Key=key))
         except NotFoundError:
             return None
 

@@ -7,14 +7,11 @@ import torch
 
 from asha_ray.vae.architecture import Vae, build_empty
 from asha_ray.vae.model_dir import ModelFiles
+from asha_ray.vae.numerics import DTYPES, device_kind, exact, numerics_of
+from asha_ray.vae.runner import inference_form
 from asha_ray.vae.training import to_tensor
 from asha_ray.values import ByteArray, FloatArray, Numerics, Size
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 ENCODE_BATCH = 16
 
 
@@ -29,18 +26,10 @@ def pick_device(wanted: str = "auto") -> str:
     return "cpu"
 
 
-# Kind of device -> how a decoder computes there. Batches are small on CPU, where a batch's maps
-# should stay in cache, and large on GPU, where they should fill it.
-TABLE = {
-    "cpu": Numerics("cpu", "float32", channels_last=True, batch_size=4),
-    "cuda": Numerics("cuda", "float32", channels_last=True, batch_size=32),
-    "mps": Numerics("mps", "float32", channels_last=False, batch_size=8),
-}
-
-
 def numerics_for(device: str, threads: int) -> Numerics:
-    """How a decoder computes on a kind of device, from the table."""
-    return replace(TABLE[device], threads=threads, torch_version=torch.__version__)
+    """The reference: float32 on a kind of device, with the table's batches, not compiled."""
+    kind = device_kind(device) if device != "cuda" or torch.cuda.is_available() else device
+    return replace(exact(numerics_of(kind)), threads=threads, compile="none")
 
 
 def load_vae(files: ModelFiles) -> Vae:
@@ -65,9 +54,11 @@ class VaeGenerator:
         self.digest = files.digest
         self._architecture = files.architecture
         vae = load_vae(files)
-        layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
-        self._decoder = vae.decoder.to(numerics.device, DTYPES[numerics.dtype])
-        self._decoder.to(memory_format=layout)  # type: ignore[call-overload]
+        if numerics.device == "cuda":
+            # Some of cuDNN's algorithms add in the order in which threads happen to come.
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
+        self._decode_logits = inference_form(vae.decoder, numerics)
         self._encoder = vae.encoder
 
     @property
@@ -82,11 +73,15 @@ class VaeGenerator:
 
     @torch.inference_mode()
     def decode(self, latents: FloatArray) -> torch.Tensor:
-        """Pictures `[m, 3, H, W]` float32, RGB in 0..1, on the device, of latents `[m, L]`."""
+        """Pictures `[m, 3, H, W]` float32, RGB in 0..1, on the device, of latents `[m, L]`.
+
+        May be called from several threads at once.
+        """
         batch = torch.from_numpy(np.ascontiguousarray(latents, np.float32))
         batch = batch.to(self.numerics.device, DTYPES[self.numerics.dtype])
-        pictures: torch.Tensor = self._decoder(batch)
-        return pictures.float()
+        # In float32 from here: bfloat16 has but 128 steps between 0.5 and 1.
+        logits = self._decode_logits(batch).to(torch.float32, memory_format=torch.contiguous_format)
+        return torch.sigmoid(logits)
 
     @torch.inference_mode()
     def encode(self, images: FloatArray) -> FloatArray:

@@ -15,6 +15,7 @@ import numpy as np
 from asha_ray import ffmpeg
 from asha_ray.errors import EncodeError
 from asha_ray.values import ByteArray, EncoderSettings, Size
+from asha_ray.video.codecs import arguments as _codec_arguments
 
 QUEUE_BATCHES = 4
 GOP_SECONDS = 2
@@ -41,6 +42,7 @@ def encode_segment(
         EncodeError: if ffmpeg fails, with its last words.
     """
     with ffmpeg.Program(_arguments(path, size, fps, settings), stdin=True) as program:
+        ffmpeg.widen_pipe(program.stdin)
         feeder = _Feeder(program)
         try:
             num_frames = feeder.feed(batches)
@@ -100,17 +102,9 @@ def _arguments(path: Path, size: Size, fps: Fraction, settings: EncoderSettings)
     return [
         *("-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", f"{size[0]}x{size[1]}"),
         *("-framerate", str(fps), *COLOUR, "-color_range", "tv", "-i", "pipe:0"),
-        *("-an", "-c:v", settings.codec, "-preset", settings.preset, "-crf", str(settings.crf)),
-        *("-threads", str(settings.threads), "-g", str(round(fps * GOP_SECONDS))),
+        *("-an", "-c:v", settings.codec, "-g", str(max(1, round(fps * GOP_SECONDS)))),
         *_codec_arguments(settings),
         *("-pix_fmt", "yuv420p", *COLOUR, "-color_range", "tv", "-chroma_sample_location", "left"),
         *("-fps_mode", "passthrough", "-enc_time_base", f"{fps.denominator}/{fps.numerator}"),
         *("-f", "mp4", "-y", ffmpeg.file_url(path)),
     ]
-
-
-def _codec_arguments(settings: EncoderSettings) -> list[str]:
-    if settings.codec == "libx265":
-        threads = f"pools={settings.threads}:frame-threads=1"
-        return ["-tag:v", "hvc1", "-x265-params", f"log-level=error:open-gop=0:{threads}"]
-    return ["-x264-params", "open-gop=0"]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from asha_ray.values import ByteArray, Chunk, FloatArray, Generator, LatentPath, Size
-from asha_ray.video.colour import rgb_to_yuv420
-from asha_ray.video.resize import fitted
+from asha_ray.video.convert import video_frames
+from asha_ray.video.decoders import Decoders, on_host
 
 
 def padded_range(chunk: Chunk, batch_size: int) -> tuple[int, int]:
@@ -36,24 +36,30 @@ def render_frames(
     batch_size: int,
     size: Size,
     fit: str,
+    decoders: Decoders | None = None,
 ) -> Iterator[ByteArray]:
     """A chunk's frames as 4:2:0 bytes.
 
     Args:
-        generator: decodes.
+        generator: decodes; from several threads at once where `decoders` are given.
         latents: from `chunk_latents`.
         chunk: which frames.
         batch_size: frames decoded together.
         size: width and height of the video, even.
         fit: see `fitted`.
+        decoders: who decodes; this thread, batch by batch, where None.
 
     Yields:
         `[frames, H * W * 3 / 2]` uint8, in order; all together exactly the chunk's frames.
     """
     first, _ = padded_range(chunk, batch_size)
-    for offset in range(0, len(latents), batch_size):
-        position = first + offset
+
+    def frames_at(offset: int) -> ByteArray:
         with torch.inference_mode():
             pictures = generator.decode(latents[offset : offset + batch_size])
-            frames = rgb_to_yuv420(fitted(pictures, size, fit)).cpu().numpy()
-        yield frames[max(0, chunk.start - position) : chunk.stop - position]
+            frames = on_host(video_frames(pictures, size, fit))
+        position = first + offset
+        return frames[max(0, chunk.start - position) : chunk.stop - position]
+
+    offsets = range(0, len(latents), batch_size)
+    return decoders.map(frames_at, offsets) if decoders else map(frames_at, offsets)

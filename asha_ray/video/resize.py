@@ -6,14 +6,50 @@ are those of Lanczos with three lobes, widened when shrinking so that nothing al
 
 import functools
 from math import ceil, floor
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asha_ray.values import Size
 
 LOBES = 3
+
+
+class Placement(NamedTuple):
+    """How a picture comes into a frame.
+
+    Attributes:
+        scaled: width and height of the whole picture after resampling.
+        rows: the first and, exclusive, the last of its rows that is seen.
+        columns: likewise.
+        top: the frame's line that shows the first of these rows.
+        left: the frame's column that shows the first of these columns.
+    """
+
+    scaled: Size
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    top: int
+    left: int
+
+
+def placement(source: Size, size: Size, fit: str) -> Placement:
+    """How pictures of size `source` come into frames of `size` (width, height both)."""
+    scaled = _scaled_size(source, size, fit)
+    left, columns = _along(scaled[0], size[0])
+    top, rows = _along(scaled[1], size[1])
+    return Placement(scaled, rows, columns, top, left)
+
+
+def _along(have: int, wanted: int) -> tuple[int, tuple[int, int]]:
+    if have >= wanted:
+        first = (have - wanted) // 2
+        return 0, (first, first + wanted)
+    # Even borders keep the picture's pixels in step with the chroma grid.
+    return (wanted - have) // 4 * 2, (0, have)
 
 
 def fitted(pictures: Tensor, size: Size, fit: str) -> Tensor:
@@ -27,12 +63,37 @@ def fitted(pictures: Tensor, size: Size, fit: str) -> Tensor:
     height, width = pictures.shape[2:]
     if (width, height) == size:
         return pictures
-    inner = _scaled_size((width, height), size, fit)
-    if inner != (width, height):
-        rows = _weights(height, inner[1]).to(pictures)
-        columns = _weights(width, inner[0]).to(pictures)
-        pictures = (rows @ pictures @ columns.T).clamp(0, 1)
-    return _placed(pictures, size)
+    place = placement((width, height), size, fit)
+    if place.scaled == (width, height):
+        pictures = pictures[:, :, slice(*place.rows), slice(*place.columns)]
+    else:
+        rows = _weights(height, place.scaled[1])[slice(*place.rows)].to(pictures)
+        columns = _weights(width, place.scaled[0])[slice(*place.columns)].to(pictures)
+        pictures = (rows @ (pictures @ columns.T)).clamp(0, 1)
+    after_x = size[0] - place.left - pictures.shape[3]
+    after_y = size[1] - place.top - pictures.shape[2]
+    if not (place.left or place.top or after_x or after_y):
+        return pictures
+    return torch.nn.functional.pad(pictures, (place.left, after_x, place.top, after_y))
+
+
+def bands(
+    source: int, target: int, seen: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The same weights without their zeros, for the resampled lines from `seen[0]` to `seen[1]`.
+
+    Returns:
+        The first source line of each, and `[lines, taps]` weights of that and the next ones.
+    """
+    if source == target:  # only cut, so nothing is resampled
+        return np.arange(*seen), np.ones((seen[1] - seen[0], 1), np.float32)
+    matrix = _weights(source, target).numpy()[slice(*seen)]
+    used = matrix != 0
+    first = used.argmax(axis=1)
+    num_taps = int((source - used[:, ::-1].argmax(axis=1) - first).max())
+    first = np.minimum(first, source - num_taps)
+    taps = first[:, None] + np.arange(num_taps)
+    return first, np.take_along_axis(matrix, taps, axis=1)
 
 
 def _scaled_size(source: Size, target: Size, fit: str) -> Size:
@@ -44,20 +105,6 @@ def _scaled_size(source: Size, target: Size, fit: str) -> Size:
     scale = max(ratios) if fit == "crop" else min(ratios)
     width, height = (max(1, round(side * scale)) for side in source)
     return width, height
-
-
-def _placed(pictures: Tensor, size: Size) -> Tensor:
-    width, height = size
-    over_y, over_x = pictures.shape[2] - height, pictures.shape[3] - width
-    top, left = max(0, over_y // 2), max(0, over_x // 2)
-    pictures = pictures[:, :, top : top + height, left : left + width]
-    missing_y, missing_x = max(0, -over_y), max(0, -over_x)
-    if not missing_y and not missing_x:
-        return pictures
-    # Even borders keep the picture's pixels in step with the chroma grid.
-    before_y, before_x = missing_y // 4 * 2, missing_x // 4 * 2
-    border = (before_x, missing_x - before_x, before_y, missing_y - before_y)
-    return torch.nn.functional.pad(pictures, border)
 
 
 @functools.cache

@@ -73,7 +73,8 @@ class _Counter:
 
 def _add_video(output: Any, first: Path, fps: Fraction) -> Any:
     with av.open(file_url(first), options=INPUT_OPTIONS) as source:
-        stream = output.add_stream_from_template(source.streams.video[0])
+        # Opaque, or the decoder that happened to open it must also be an encoder (AV1: it is not).
+        stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
     stream.time_base = 1 / fps
     return stream
 

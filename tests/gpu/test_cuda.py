@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from asha_ray.farm.survey import survey
 from asha_ray.vae.architecture import architecture_of, build
 from asha_ray.vae.generator import VaeGenerator, numerics_for, pick_device
 from asha_ray.vae.model_dir import ModelFiles, read_model, write_model
+from asha_ray.vae.numerics import device_kind, numerics_of
+from asha_ray.values import Chunk
+from asha_ray.video.codecs import NVENC
 from asha_ray.video.colour import rgb_to_yuv420
+from asha_ray.video.decoders import Decoders
+from asha_ray.video.frames import render_frames
 from asha_ray.video.resize import fitted
 
 pytestmark = [
@@ -86,6 +92,35 @@ def test_video_frames_equal_those_of_the_cpu(files: ModelFiles, latents: np.ndar
 
     expected = rgb_to_yuv420(fitted(pictures.cpu(), (128, 128), "crop")).numpy()
     assert np.abs(frames.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("num_decoders", [1, 2, 4])
+def test_decoders_on_streams_of_their_own_give_the_same_bytes(
+    files: ModelFiles, latents: np.ndarray, num_decoders: int
+) -> None:
+    """A copy that is not waited for, or a buffer that is used again too soon, shows here."""
+    generator = VaeGenerator(files, numerics_of(device_kind("cuda")))
+    torch.cuda.synchronize()
+    chunk = Chunk(0, 0, 32 * 8)
+    many = np.concatenate([latents + index for index in range(8)])
+    settings = {"batch_size": 8, "size": (128, 72), "fit": "crop"}
+    expected = list(render_frames(generator, many, chunk, **settings))
+
+    with Decoders(num_decoders, device="cuda") as decoders:
+        batches = render_frames(generator, many, chunk, decoders=decoders, **settings)
+        kept = list(batches)  # all of them, so that reuse would be seen
+
+    for found, wanted in zip(kept, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_survey_of_this_gpu_agrees_with_its_encoder() -> None:
+    found = survey(codec="auto")
+
+    assert found.kind.startswith("cuda-sm")
+    name = torch.cuda.get_device_name()
+    if any(part in name for part in ("A100", "H100", "H200")):
+        assert set(found.failures) == set(NVENC), "these have no NVENC"
 
 
 def test_one_training_step_equals_the_cpus(files: ModelFiles) -> None:

@@ -169,6 +169,8 @@ class TestTimes:
         "options",
         [
             {"codec": "libx265", "preset": "ultrafast"},
+            {"codec": "libsvtav1", "preset": "ultrafast"},
+            {"codec": "auto"},
             {"size": "96x54", "fit": "pad"},
             {"size": "20x36", "fit": "crop", "preset": "slow"},
         ],
@@ -392,7 +394,7 @@ class TestFailure:
 
         def fail_at_third(self: ChunkRenderer, *arguments: Any) -> Any:
             calls.append(1)
-            if len(calls) == 3:
+            if len(calls) >= 3:  # a failing encoder is tried again
                 raise EncodeError("encoding: on purpose")
             return plain(self, *arguments)
 
@@ -403,6 +405,107 @@ class TestFailure:
         monkeypatch.undo()
 
         assert serial(track, model, tmp_path / "v.mp4", **options).reused_chunks == 2
+
+
+class TestEncoderFailure:
+    """A disk may be full for a moment, a process killed by mistake: the chunk is tried again."""
+
+    @pytest.mark.usefixtures("local_ray")
+    @pytest.mark.timeout(120)
+    @pytest.mark.parametrize("executor", ["serial", "ray"])
+    def test_a_killed_ffmpeg_changes_nothing(
+        self, executor: str, track: Path, model: Path, tmp_path: Path, recorder: Any,
+        descendants: Callable[[str], list[psutil.Process]],
+    ) -> None:  # fmt: skip
+        slow = {"size": "640x480", "preset": "slower", "chunk_seconds": 1.3, "crf": 20}
+        expected = serial(track, model, tmp_path / "a.mp4", work=tmp_path / "a", **slow)
+        killed: list[int] = []
+        ended = threading.Event()
+
+        def kill() -> None:
+            while not killed and not ended.wait(0.01):
+                for process in descendants("rawvideo")[:1]:
+                    process.kill()
+                    killed.append(process.pid)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            asha_ray.render(
+                track, model=model, out=tmp_path / "b.mp4", work=tmp_path / "b",
+                executor=executor, progress=recorder, **slow,
+            )  # fmt: skip
+        finally:
+            ended.set()
+            killer.join()
+
+        assert killed
+        assert sha256(tmp_path / "b.mp4") == sha256(tmp_path / "a.mp4")
+        if executor == "serial":
+            assert recorder.done["rendering"] == expected.frames, "frames are counted twice"
+
+    def test_one_that_always_fails_ends_the_render_with_its_last_words(
+        self, track: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        attempts = []
+
+        def fail(*_: object) -> int:
+            attempts.append(1)
+            raise EncodeError("encoding: ffmpeg ended with code 1: No space left on device")
+
+        monkeypatch.setattr("asha_ray.farm.worker.encode_segment", fail)
+        with pytest.raises(EncodeError, match="No space left on device"):
+            serial(track, model, tmp_path / "v.mp4")
+
+        assert len(attempts) == 3
+
+
+class TestKinds:
+    @pytest.fixture
+    def planned_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A render planned for machines that these are not."""
+        from dataclasses import replace
+
+        from asha_ray.farm import render as module
+
+        plain = module.choose
+
+        def choose(*arguments: Any) -> Any:
+            numerics, said = plain(*arguments)
+            return replace(numerics, kind="cpu-abacus"), said
+
+        monkeypatch.setattr(module, "choose", choose)
+
+    @pytest.mark.usefixtures("local_ray", "planned_elsewhere")
+    @pytest.mark.timeout(120)
+    @pytest.mark.parametrize("executor", ["serial", "ray"])
+    def test_a_worker_of_another_kind_renders_nothing_unless_that_is_wanted(
+        self, executor: str, track: Path, model: Path, tmp_path: Path
+    ) -> None:
+        options = {"model": model, "out": tmp_path / "v.mp4", "executor": executor, "duration": 1}
+        with pytest.raises(FarmError, match=r"planned for cpu-abacus .*--allow-mixed"):
+            asha_ray.render(track, **options)
+
+        assert asha_ray.render(track, allow_mixed=True, **options).frames == 60
+
+    def test_what_was_chosen_is_said_and_in_the_manifest(
+        self, track: Path, model: Path, tmp_path: Path, recorder: Any
+    ) -> None:
+        result = serial(track, model, tmp_path / "v.mp4", duration=1, progress=recorder)
+
+        manifest = tmp_path / ".asha" / "renders" / result.render_id / "render.json"
+        numerics = json.loads(manifest.read_text())["numerics"]
+        assert any(note.startswith(f"decoding in {numerics['dtype']}") for note in recorder.notes)
+        assert numerics["kind"].startswith("cpu-")
+        assert numerics["threads"] == 1
+
+
+def test_where_all_is_there_no_worker_is_waited_for() -> None:
+    from asha_ray.farm.ray_executor import _Pool
+
+    pool = _Pool(job=None, num_workers=0, resources={})
+
+    assert list(pool.run([], print)) == []
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -184,3 +184,68 @@ def test_a_failed_render_leaves_no_object(bucket: str, model: Path) -> None:
         )
 
     assert keys(f"{bucket}/out") == set()
+
+
+class TestModelCache:
+    """A model in a bucket comes to each node once, and never stale."""
+
+    @pytest.fixture(autouse=True)
+    def own_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        return tmp_path / "cache" / "asha-ray" / "models"
+
+    def test_it_is_fetched_once(
+        self, bucket: str, model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from asha_ray.storage.s3 import S3Storage
+
+        uri = put_folder(model, f"{bucket}/m")
+        first = asha_ray.load_model(uri)
+        monkeypatch.setattr(S3Storage, "download", None)
+        again = asha_ray.load_model(uri)
+
+        np.testing.assert_array_equal(first.keyframes, again.keyframes)
+        [entry] = own_cache.iterdir()
+        assert own_cache.stat().st_mode & 0o777 == 0o700
+        assert {path.name for path in entry.iterdir()} >= {"config.json", "model.safetensors"}
+
+    def test_a_model_that_is_trained_anew_is_another(
+        self, bucket: str, model: Path, own_cache: Path
+    ) -> None:
+        uri = put_folder(model, f"{bucket}/m")
+        asha_ray.load_model(uri)
+        keyframes = io.BytesIO()
+        np.save(keyframes, np.full((2, 4), 7, np.float32))
+        put(f"{uri}/keyframes.npy", keyframes.getvalue())
+
+        assert (asha_ray.load_model(uri).keyframes == 7).all()
+        assert len(list(own_cache.iterdir())) == 2
+
+    def test_many_may_come_at_once(self, bucket: str, model: Path, own_cache: Path) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        from asha_ray.farm.models import load_files
+
+        uri = put_folder(model, f"{bucket}/m")
+        with ThreadPoolExecutor(8) as pool:
+            digests = {files.digest for files in pool.map(load_files, [uri] * 8)}
+
+        assert len(digests) == 1
+        assert len(list(own_cache.iterdir())) == 1
+
+    def test_a_cache_that_cannot_be_written_is_done_without(
+        self, bucket: str, model: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "cache").write_text("a file where a folder should be")
+
+        assert asha_ray.load_model(put_folder(model, f"{bucket}/m")).latent_dim == 4
+
+    def test_an_incomplete_model_is_not_kept(
+        self, bucket: str, model: Path, own_cache: Path
+    ) -> None:
+        put(f"{bucket}/m/config.json", (model / "config.json").read_bytes())
+
+        with pytest.raises(ModelError, match=r"model\.safetensors is missing"):
+            asha_ray.load_model(f"{bucket}/m")
+
+        assert list(own_cache.iterdir()) == []

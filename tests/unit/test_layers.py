@@ -39,6 +39,7 @@ ONE_DOOR = {
     "torch": {"audio", "vae", "video", "farm"},
     "av": {"video"},
     "librosa": {"audio"},
+    "numba": {"video"},
     "soundfile": {"audio", "farm"},
     "matplotlib": {"audio"},
     "imageio_ffmpeg": {"ffmpeg"},

@@ -20,12 +20,13 @@ from asha_ray import errors, spec
 from asha_ray.cli.main import app
 
 NAMES = """
-AshaError RenderSpec TrainSpec __version__ analyze demo doctor fetch_stems_model inspect load_model
-path render sample setup_spleeter_tf stems train
+AshaError RenderSpec TrainSpec __version__ analyze bench demo doctor fetch_stems_model inspect
+load_model path render sample setup_spleeter_tf stems train
 """
 
 SIGNATURES = {
     "analyze": "audio *out *plot *progress **options",
+    "bench": "model *sizes *vs *tune *quick *progress",
     "demo": "out progress",
     "doctor": "",
     "fetch_stems_model": "name *progress",
@@ -46,6 +47,7 @@ COMMANDS = {
         "--decay-rate --decay-shape --decay-time --executor --fps --json --model-dir --normalise "
         "--out --plot --stem --stems --stems-model --work",
     ),
+    "bench": ("", "--json --model --quick --size --tune --vs"),
     "demo": ("", "--json --out"),
     "doctor": ("", "--json"),
     "inspect": ("video", "--decode --json --no-decode"),
@@ -55,10 +57,10 @@ COMMANDS = {
     ),
     "render": (
         "audio",
-        "--chunk-seconds --codec --config --crf --decay-rate --decay-shape --decay-time "
-        "--duration --executor --fit --fps --json --keyframe-gap --keyframes --min-factor "
-        "--model --model-dir --motion --normalise --out --preset --seed --size --start --stem "
-        "--stems --stems-model --work --workers",
+        "--allow-mixed --chunk-seconds --codec --config --crf --decay-rate --decay-shape "
+        "--decay-time --duration --executor --fit --fps --json --keyframe-gap --keyframes "
+        "--min-factor --model --model-dir --motion --normalise --out --preset --same-kind --seed "
+        "--size --start --stem --stems --stems-model --work --workers",
     ),
     "sample": ("", "--count --from --json --model --out --seed"),
     "stems": (
@@ -82,7 +84,7 @@ FIELDS = {
     "FeatureSettings": "stems stem stems_model model_dir normalise decay_time decay_rate "
     "decay_shape",
     "MotionSettings": "name keyframes keyframe_gap min_factor",
-    "RunSettings": "executor workers chunk_s work priority",
+    "RunSettings": "executor workers chunk_s work priority allow_mixed",
     "TrainSpec": "version kind images output preset size fit latent epochs batch_size "
     "learning_rate schedule kl_weight encoder_filters decoder_filters keyframes_from seed run",
     "TrainRun": "workers resume",
@@ -92,9 +94,9 @@ FIELDS = {
 }
 
 OPTIONS = {
-    "RENDER_OPTIONS": "audio chunk_seconds codec crf decay_rate decay_shape decay_time duration "
-    "executor fit fps keyframe_gap keyframes min_factor model model_dir motion normalise out "
-    "preset priority seed size start stem stems stems_model work workers",
+    "RENDER_OPTIONS": "allow_mixed audio chunk_seconds codec crf decay_rate decay_shape decay_time "
+    "duration executor fit fps keyframe_gap keyframes min_factor model model_dir motion normalise "
+    "out preset priority seed size start stem stems stems_model work workers",
     "TRAIN_OPTIONS": "batch_size decoder_filters encoder_filters epochs fit images "
     "keyframes_from kl_weight latent learning_rate out preset resume schedule seed size workers",
     "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps model_dir normalise stem "
@@ -117,7 +119,8 @@ features: {stems: none, stem: mix, stems_model: null, model_dir: null, normalise
   decay_time: 0.25, decay_rate: 0.25, decay_shape: constant}
 motion: {name: seed-exponential, keyframes: null, keyframe_gap: 1.0, min_factor: 1.0}
 effects: []
-run: {executor: ray, workers: null, chunk_s: 10.0, work: null, priority: 0}
+run: {executor: ray, workers: null, chunk_s: 10.0, work: null, priority: 0,
+      allow_mixed: false}
 """
 
 
@@ -191,6 +194,7 @@ def test_every_command_line_option_is_a_keyword_in_python(command, options):
         known |= {"fetch", "setup_tf"}
     arguments, names = COMMANDS[command]
     flat = {name.removeprefix("--").replace("-", "_") for name in names.split()}
+    flat -= {"same_kind"}  # the other word of --allow-mixed
     assert {*flat, *arguments.split()} <= known
 
 

@@ -223,6 +223,18 @@ def test_a_local_copy_keeps_the_suffix_and_goes_away(place):
     assert path.exists() == (str(path) == uri), "only the file itself may stay"
 
 
+def test_a_version_changes_with_the_content_and_not_without(place):
+    """A copy that is kept by version would otherwise be used when it is stale."""
+    uri = join(place.root, "versioned")
+    assert place.storage.version(uri) is None
+    place.storage.write(uri, b"one")
+    first = place.storage.version(uri)
+    assert first is not None
+    assert place.storage.version(uri) == first
+    place.storage.write(uri, b"another")
+    assert place.storage.version(uri) != first
+
+
 def test_a_folder_has_no_size(place):
     place.storage.write(join(place.root, "folder", "x"), b"1")
     assert place.storage.size(join(place.root, "folder")) is None
@@ -369,6 +381,7 @@ def _operations(storage, uri, tmp_path):
     return {
         "read": lambda: storage.read(uri),
         "size": lambda: storage.size(uri),
+        "version": lambda: storage.version(uri),
         "list": lambda: list(storage.list(uri)),
         "write": lambda: storage.write(uri, b"1"),
         "upload": lambda: storage.upload(source, uri),

@@ -16,6 +16,7 @@ from tests.unit.video.conftest import RATES, SIZE, moving_frames, settings
 FRAMES = moving_frames(20)
 LUMA = SIZE[0] * SIZE[1]
 DEADLINE_S = 15
+CPU_CODECS = ["libx264", "libx265", "libsvtav1"]
 
 
 def _packets(path):
@@ -24,7 +25,7 @@ def _packets(path):
         return [(p.pts * p.time_base, p.is_keyframe) for p in packets]
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("codec", CPU_CODECS)
 @pytest.mark.parametrize("fps", RATES, ids=str)
 def test_a_segment_has_every_frame_one_frame_apart(tmp_path, fps, codec):
     path = tmp_path / "s.mp4"
@@ -36,7 +37,7 @@ def test_a_segment_has_every_frame_one_frame_apart(tmp_path, fps, codec):
     assert packets[0][1], "it does not begin with a keyframe"
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("codec", CPU_CODECS)
 def test_a_segment_carries_the_colour_of_its_frames_and_no_sound(tmp_path, codec):
     """Untagged video is shown with BT.601 by some players: reds turn orange."""
     path = tmp_path / "s.mp4"
@@ -45,13 +46,14 @@ def test_a_segment_carries_the_colour_of_its_frames_and_no_sound(tmp_path, codec
     assert "yuv420p(tv, bt709, " in text
     assert "64x48" in text
     assert "Audio" not in text
-    assert ("hvc1" if codec == "libx265" else "avc1") in text
+    assert {"libx264": "avc1", "libx265": "hvc1", "libsvtav1": "av01"}[codec] in text
 
 
-def test_groups_of_pictures_are_closed_and_two_seconds_long(tmp_path):
+@pytest.mark.parametrize("codec", CPU_CODECS)
+def test_groups_of_pictures_are_closed_and_two_seconds_long(tmp_path, codec):
     frames = np.concatenate([FRAMES] * 6)
     path = tmp_path / "s.mp4"
-    encode_segment([frames], path, SIZE, RATES[0], settings(preset="medium"))
+    encode_segment([frames], path, SIZE, RATES[0], settings(preset="medium", codec=codec))
     keyframes = [time for time, is_key in _packets(path) if is_key]
     assert len(keyframes) >= 3
     assert max(b - a for a, b in itertools.pairwise(keyframes)) <= 2
@@ -64,7 +66,7 @@ def test_lossless_segments_give_back_the_same_pictures_wherever_they_are_cut(mak
     np.testing.assert_array_equal(found.reshape(20, -1), FRAMES[:, :LUMA])
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("codec", CPU_CODECS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_frames_give_the_same_file(tmp_path, codec, threads):
     """Work is addressed by content: a segment that is made again must be the same bytes."""
@@ -104,6 +106,7 @@ def _within_deadline(work):
 MISTAKES = {
     "no-such-folder": ({}, "nowhere/s.mp4", "No such file or directory"),
     "bad-preset": ({"preset": "warp"}, "s.mp4", "warp|preset"),
+    "disk-full": ({}, "/dev/full", "No space left|Illegal seek|not supported"),
     "bad-codec": ({"codec": "libx999"}, "s.mp4", "libx999"),
 }
 

@@ -47,7 +47,14 @@ def _boxes(path):
 
 
 @pytest.mark.parametrize(
-    ("codec", "preset"), [("libx264", "veryfast"), ("libx264", "slow"), ("libx265", "fast")]
+    ("codec", "preset"),
+    [
+        *((codec, preset) for codec in ("libx264", "libx265") for preset in ("veryfast", "slow")),
+        ("libx264", "veryslow"),
+        ("libx265", "fast"),
+        ("libsvtav1", "ultrafast"),
+        ("libsvtav1", "medium"),
+    ],
 )
 @pytest.mark.parametrize("fps", RATES, ids=str)
 def test_every_frame_is_exactly_one_frame_after_the_last(
@@ -71,6 +78,17 @@ def test_pictures_come_in_their_order(make_segments, tmp_path, fps, preset):
     stitch(segments, None, path, fps)
     found = np.stack(list(luma_frames(path)))
     np.testing.assert_array_equal(found.reshape(40, -1), FRAMES[:, :LUMA])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+def test_every_frame_of_every_segment_decodes(make_segments, tmp_path, codec):
+    """A group that leans on the one before it would lose frames at every seam."""
+    segments = make_segments(FRAMES, BOUNDS, RATES[4], codec=codec, preset="fast", crf=12)
+    path = tmp_path / "v.mp4"
+    stitch(segments, None, path, RATES[4])
+    found = np.stack(list(luma_frames(path))).reshape(40, -1).astype(int)
+    error = np.abs(found - FRAMES[:, :LUMA]).mean(axis=1)
+    assert error.max() < 4, "a frame is damaged or in another's place"
 
 
 @pytest.mark.parametrize("bounds", [[0, 40], BOUNDS, list(range(0, 41, 8))])
