@@ -105,7 +105,7 @@ def require_sound_file(path: Path) -> None:
         raise AudioError(f"reading audio {path}: it is a folder; {REMEDY}")
     if not path.exists():
         raise AudioError(f"reading audio {path}: there is no such file; check the path")
-    if not path.is_file():
+    if path.is_fifo() or path.is_socket():  # it would wait for someone to write, perhaps for ever
         raise AudioError(f"reading audio {path}: it is no regular file; {REMEDY}")
     try:
         with path.open("rb") as file:
