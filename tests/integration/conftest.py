@@ -66,11 +66,13 @@ def workers_temporary(package_environment: pytest.MonkeyPatch) -> Iterator[Path]
     folder = Path(tempfile.mkdtemp(prefix="asha-it-", dir="/tmp"))  # short: Ray's sockets' limit
     package_environment.setenv("TMPDIR", str(folder))
     package_environment.setenv("RAY_TMPDIR", "/tmp")
-    package_environment.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    package_environment.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    home = Path(tempfile.mkdtemp(prefix="home-", dir="/tmp"))
+    package_environment.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    package_environment.setenv("XDG_CONFIG_HOME", str(home / "config"))
     package_environment.delenv("RAY_ADDRESS", raising=False)
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    for used in (folder, home):
+        shutil.rmtree(used, ignore_errors=True)
 
 
 @pytest.fixture(scope="package", autouse=True)
