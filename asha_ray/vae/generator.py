@@ -7,7 +7,7 @@ import torch
 
 from asha_ray.vae.architecture import Vae, build_empty
 from asha_ray.vae.model_dir import ModelFiles
-from asha_ray.vae.numerics import DTYPES, device_kind, exact, numerics_of
+from asha_ray.vae.numerics import device_kind, exact, numerics_of
 from asha_ray.vae.runner import inference_form
 from asha_ray.vae.training import to_tensor
 from asha_ray.values import ByteArray, FloatArray, Numerics, Size
@@ -78,7 +78,7 @@ class VaeGenerator:
         May be called from several threads at once.
         """
         batch = torch.from_numpy(np.ascontiguousarray(latents, np.float32))
-        batch = batch.to(self.numerics.device, DTYPES[self.numerics.dtype])
+        batch = batch.to(self.numerics.device)
         # In float32 from here: bfloat16 has but 128 steps between 0.5 and 1.
         logits = self._decode_logits(batch).to(torch.float32, memory_format=torch.contiguous_format)
         return torch.sigmoid(logits)

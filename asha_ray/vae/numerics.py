@@ -46,11 +46,11 @@ class Row:
 TABLE: Mapping[str, Row] = {
     # Matrix units or dot products in bfloat16; without either it is slower than float32.
     "cpu-amx": Row("bfloat16", channels_last=True, batch_size=4, threads=1),
-    "cpu-avx512-bf16": Row("bfloat16", channels_last=True, batch_size=4, threads=1),
-    "cpu-avx512": Row("float32", channels_last=True, batch_size=4, threads=1),
-    "cpu-avx2": Row("float32", channels_last=True, batch_size=4, threads=1),
-    "cpu-arm": Row("float32", channels_last=True, batch_size=4, threads=1),
-    "cpu": Row("float32", channels_last=True, batch_size=4, threads=1),
+    "cpu-avx512-bf16": Row("bfloat16", channels_last=True, batch_size=2, threads=1),
+    "cpu-avx512": Row("float32", channels_last=True, batch_size=2, threads=1),
+    "cpu-avx2": Row("float32", channels_last=True, batch_size=2, threads=1),
+    "cpu-arm": Row("float32", channels_last=True, batch_size=2, threads=1),
+    "cpu": Row("float32", channels_last=True, batch_size=2, threads=1),
     # Batches are large enough to fill the device at 448², and fit its memory at 4K.
     "cuda-sm80": Row("bfloat16", channels_last=True, batch_size=16),
     "cuda-sm86": Row("bfloat16", channels_last=True, batch_size=16),

@@ -27,17 +27,21 @@ FEW_CHANNELS = 8
 
 
 def inference_form(decoder: AnyDecoder, numerics: Numerics) -> Callable[[Tensor], Tensor]:
-    """A function from latents `[b, L]` to logits `[b, 3, H, W]`; the decoder is used up.
+    """A function from latents `[b, L]` float32 to logits `[b, 3, H, W]`; the decoder is used up.
 
     Args:
         decoder: on the CPU, in float32.
         numerics: dtype, device, layout and compilation.
     """
     layout = torch.channels_last if numerics.channels_last else torch.contiguous_format
-    layers = [_ToLayout(layout), *_rewritten(decoder.layers)]
-    decoder.layers = nn.Sequential(*layers).eval().requires_grad_(requires_grad=False)
-    decoder.to(numerics.device, DTYPES[numerics.dtype])
-    decoder.to(memory_format=layout)  # type: ignore[call-overload]
+    dtype = DTYPES[numerics.dtype]
+    layers = nn.Sequential(_Begin(dtype, layout), *_rewritten(decoder.layers))
+    decoder.layers = layers.eval().requires_grad_(requires_grad=False)
+    # The dense layer stays in float32: latents move by less than a bfloat16 step from frame to
+    # frame, and rounding them would make slow motion stand still and jump.
+    decoder.to(numerics.device)
+    decoder.layers.to(dtype)
+    decoder.layers.to(memory_format=layout)  # type: ignore[call-overload]
     if numerics.device == "cpu" and numerics.channels_last and _has_fused_primitives():
         _fuse(decoder, numerics)
     if numerics.compile != "none":
@@ -52,7 +56,7 @@ def _fuse(decoder: AnyDecoder, numerics: Numerics) -> None:
     latents = torch.zeros(numerics.batch_size, decoder.dense.in_features)
     try:
         with torch.inference_mode():  # lays out the weights, before several threads come
-            decoder.logits(latents.to(DTYPES[numerics.dtype]))
+            decoder.logits(latents)
     except RuntimeError:
         decoder.layers = plain
 
@@ -127,13 +131,15 @@ def to_pixels(blocks: Tensor) -> Tensor:
     return pairs.view(blocks.dtype).view(num, channels // 4, 2 * height, 2 * width)
 
 
-class _ToLayout(nn.Module):
-    def __init__(self, layout: torch.memory_format) -> None:
+class _Begin(nn.Module):
+    """The dense layer's maps in the number format and layout of the rest."""
+
+    def __init__(self, dtype: torch.dtype, layout: torch.memory_format) -> None:
         super().__init__()
-        self._layout = layout
+        self._dtype, self._layout = dtype, layout
 
     def forward(self, maps: Tensor) -> Tensor:
-        return maps.contiguous(memory_format=self._layout)
+        return maps.to(self._dtype).contiguous(memory_format=self._layout)
 
 
 class _FusedConvolution(nn.Module):

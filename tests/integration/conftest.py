@@ -67,11 +67,13 @@ def workers_temporary(package_environment: pytest.MonkeyPatch) -> Iterator[Path]
     package_environment.setenv("TMPDIR", str(folder))
     package_environment.setenv("RAY_TMPDIR", "/tmp")
     # What is in the cache of whoever runs the tests must not matter.
-    package_environment.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    package_environment.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    home = Path(tempfile.mkdtemp(prefix="home-", dir="/tmp"))
+    package_environment.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    package_environment.setenv("XDG_CONFIG_HOME", str(home / "config"))
     package_environment.delenv("RAY_ADDRESS", raising=False)
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    for used in (folder, home):
+        shutil.rmtree(used, ignore_errors=True)
 
 
 @pytest.fixture(scope="package", autouse=True)

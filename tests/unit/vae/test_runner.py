@@ -36,7 +36,7 @@ def latents_of(count: int) -> torch.Tensor:
 def logits_of(decoder: nn.Module, numerics: Numerics, latents: torch.Tensor) -> torch.Tensor:
     run = inference_form(copy.deepcopy(decoder), numerics)
     with torch.inference_mode():
-        return run(latents.to(DTYPES[numerics.dtype])).float()
+        return run(latents).float()
 
 
 @pytest.mark.parametrize("preset", ["seed", "studio"])
@@ -61,6 +61,14 @@ def test_reduced_precision_stays_close(dtype):
     exact = logits_of(decoder, EXACT, latents).sigmoid()
     reduced = logits_of(decoder, replace(EXACT, dtype=dtype), latents).sigmoid()
     assert float((exact - reduced).square().mean()) < 10**-4.5
+
+
+def test_slow_motion_moves_in_bfloat16_too():
+    """Latents rounded to bfloat16 stand still for many frames, and then all jump at once."""
+    decoder, start = decoder_of("seed", (32, 32)), latents_of(1)
+    way = start + torch.linspace(0, 0.01, 50)[:, None] * latents_of(2)[1]
+    pictures = logits_of(decoder, replace(EXACT, dtype="bfloat16"), way)
+    assert len(torch.unique(pictures.flatten(1), dim=0)) >= 45
 
 
 def test_a_batch_may_have_another_size_than_the_first():
