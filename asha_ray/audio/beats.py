@@ -4,9 +4,6 @@ Shapes: g frames of the grid, k beats, s seconds, t candidate tempi.
 """
 
 import numpy as np
-from librosa.beat import beat_track
-from librosa.feature import tempo as estimate_tempo
-from librosa.feature import tempogram
 from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import uniform_filter1d
@@ -46,6 +43,10 @@ def track_beats(onset_strength: NDArray[np.floating]) -> tuple[float, IndexArray
     """
     if not onset_strength.any():
         return 0.0, np.zeros(0, np.int64)
+    # It takes seconds to import, which who reads kept features need not wait for.
+    from librosa.beat import beat_track
+    from librosa.feature import tempo as estimate_tempo
+
     mean_tempogram = _mean_tempogram(onset_strength)
     tempo = estimate_tempo(tg=mean_tempogram, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)
     _, beats = beat_track(
@@ -66,6 +67,8 @@ def track_changing_beats(flux: FloatArray) -> tuple[float, IndexArray]:
     Returns:
         The median tempo in beats per minute, 0 in silence, and the beats' frames `[k]`.
     """
+    from librosa.beat import beat_track
+
     novelty = _novelty(flux)
     if not novelty.any():
         return 0.0, np.zeros(0, np.int64)
@@ -97,6 +100,8 @@ def local_tempo(novelty: Curve) -> Curve:
 
 def _mean_tempogram(onset_strength: NDArray[np.floating]) -> Curve:
     """librosa's tempogram `[480, 1]` averaged over time, in 10 MB instead of 13 MB a minute."""
+    from librosa.feature import tempogram
+
     half = TEMPOGRAM_FRAMES // 2
     padded = np.pad(onset_strength, half, mode="linear_ramp", end_values=0)
     total = np.zeros((TEMPOGRAM_FRAMES, 1))

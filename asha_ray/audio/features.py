@@ -13,7 +13,7 @@ from asha_ray.audio.beats import track_beats, track_changing_beats
 from asha_ray.audio.blocks import iter_blocks, stream_of_clip
 from asha_ray.audio.envelopes import exponential_decay, linear_decay
 from asha_ray.audio.grid import GRID_FPS, HOP_LENGTH, SAMPLE_RATE
-from asha_ray.audio.measure import measure_block
+from asha_ray.audio.measure import measure_block, prepare
 from asha_ray.audio.merge import Curves, merge_blocks
 from asha_ray.audio.normalise import Normalisation, to_unit
 from asha_ray.audio.parallel import OrderedMap
@@ -163,6 +163,7 @@ def measure_stream(
     Up to 20 minutes, onset strength is librosa's with a median over mel bands, divided by its
     maximum, and beats are librosa's beat tracker's on the same curve.
     """
+    prepare()
     curves = merge_blocks(map(measure_block, iter_blocks(pcm)), pcm.sample_rate)
     return grid_features(curves, normalise)
 

@@ -8,11 +8,7 @@ computed together.
 import functools
 from dataclasses import dataclass
 
-import librosa
 import numpy as np
-from librosa.filters import chroma as chroma_filters
-from librosa.filters import get_window
-from librosa.filters import mel as mel_filters
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
@@ -61,6 +57,13 @@ class BlockFeatures:
     steadiness: FloatArray
     source_samples: int
     num_replaced: int
+
+
+def prepare() -> None:
+    """Compute what all blocks need, once, before they are measured in several threads."""
+    _projections()
+    _window()
+    _mel_hz()
 
 
 def measure_block(block: Block) -> BlockFeatures:
@@ -158,17 +161,23 @@ def _to_unit_rows(rows: FloatArray) -> FloatArray:
 
 @functools.cache
 def _window() -> NDArray[np.float64]:
+    from librosa.filters import get_window
+
     return np.asarray(get_window("hann", N_FFT))
 
 
 @functools.cache
 def _bin_hz() -> FloatArray:
-    return np.asarray(librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT), np.float32)
+    from librosa import fft_frequencies
+
+    return np.asarray(fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT), np.float32)
 
 
 @functools.cache
 def _mel_hz() -> FloatArray:
-    return np.asarray(librosa.mel_frequencies(NUM_MEL + 2, fmax=SAMPLE_RATE / 2)[1:-1], np.float32)
+    from librosa import mel_frequencies
+
+    return np.asarray(mel_frequencies(NUM_MEL + 2, fmax=SAMPLE_RATE / 2)[1:-1], np.float32)
 
 
 @functools.cache
@@ -178,6 +187,9 @@ def _projections() -> sparse.csr_array:
     Sparse, because a product with it keeps to the calling thread and adds in one order. BLAS would
     start threads in every thread here, which took as long again, and sums that differ with them.
     """
+    from librosa.filters import chroma as chroma_filters
+    from librosa.filters import mel as mel_filters
+
     mel = mel_filters(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=NUM_MEL, fmax=SAMPLE_RATE / 2)
     band_of_bin = np.searchsorted(BAND_EDGES_HZ, _bin_hz(), side="right")
     members = np.arange(3)[:, None] == band_of_bin

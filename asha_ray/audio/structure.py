@@ -6,7 +6,6 @@ Shapes: s seconds, d dimensions of what a second sounds like, c candidate bounda
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter, uniform_filter1d
-from scipy.signal import find_peaks
 
 from asha_ray.audio.grid import GRID_FPS
 from asha_ray.audio.merge import Curves
@@ -49,6 +48,8 @@ def find_sections(curves: Curves) -> TimeArray:
     sound = _sound_of_seconds(curves)
     if len(sound) < 2 * SECTION_KERNEL_S:
         return np.zeros(0)
+    from scipy.signal import find_peaks  # takes most of a second to import
+
     novelty = _novelty(sound, SECTION_KERNEL_S)
     height = float(novelty.mean() + 0.5 * novelty.std())
     peaks, _ = find_peaks(novelty, height=max(height, 0.5), distance=SECTION_GAP_S)
@@ -66,6 +67,8 @@ def find_tracks(curves: Curves) -> TimeArray:
     Returns:
         `[b]` seconds, ascending; empty for a single track.
     """
+    from scipy.signal import find_peaks
+
     sound = _sound_of_seconds(curves)
     candidates, _ = find_peaks(_novelty(sound, CANDIDATE_KERNEL_S), distance=CANDIDATE_GAP_S)
     edges = np.concatenate([[0], candidates, [len(sound)]])

@@ -127,7 +127,7 @@ def bench(
     """
     progress = progress or NullProgress()
     parsed = [_size(text) for text in sizes]
-    files = load_files(model) if model else sample_model()
+    files = load_files(model, decoder_only=True) if model else sample_model()
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
     kind = device_kind(pick_device())
     default = _default(kind, files, files.architecture.image_size)

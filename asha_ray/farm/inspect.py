@@ -91,7 +91,7 @@ def motion_correlation(record: Mapping[str, Any], difference: FloatArray) -> flo
     """
     try:
         spec = build(RenderSpec, record["spec"])
-        files = load_files(spec.model)
+        files = load_files(spec.model, decoder_only=True)
         job = analysis_job(spec.audio, spec.video.fps, spec.features)
         features = analyze_uri(job, str(record["work"])).features
         path = make_path(spec, features, keyframes_of(spec, files))

@@ -88,10 +88,19 @@ def load_generator(uri: str, numerics: Numerics) -> VaeGenerator:
     return VaeGenerator(load_files(uri), numerics)
 
 
-def load_files(uri: str) -> ModelFiles:
-    """Read and check a model directory, local or `s3://`."""
+def load_decoder(uri: str, numerics: Numerics) -> VaeGenerator:
+    """Like `load_generator`, but it can only decode, and takes a hundredth of the memory.
+
+    Raises:
+        ModelError: if the directory is missing, damaged or newer than this version.
+    """
+    return VaeGenerator(load_files(uri, decoder_only=True), numerics)
+
+
+def load_files(uri: str, *, decoder_only: bool = False) -> ModelFiles:
+    """Read and check a model directory, local or `s3://`; see `read_model`."""
     with local_model(uri) as folder:
-        return read_model(folder, uri)
+        return read_model(folder, uri, decoder_only=decoder_only)
 
 
 def load_keyframes(uri: str, latent_dim: int) -> FloatArray:

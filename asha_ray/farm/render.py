@@ -72,7 +72,7 @@ def render(spec: RenderSpec, progress: Progress | None = None) -> RenderResult:
     spec = _with_absolute_paths(spec)
     storage_of(spec.output).check_writable(spec.output)
     job = analysis_job(spec.audio, spec.video.fps, spec.features)
-    files = load_files(spec.model)
+    files = load_files(spec.model, decoder_only=True)
     with executor_for(spec.run.executor, spec.run.workers) as executor:
         return _render_on(executor, spec, job, files, progress, started)
 

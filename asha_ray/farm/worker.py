@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from asha_ray.farm.models import load_generator
+from asha_ray.farm.models import load_decoder
 from asha_ray.farm.numerics import require_same_kind
 from asha_ray.storage.work import WorkRoot
 from asha_ray.values import (
@@ -98,7 +98,7 @@ class ChunkRenderer:
         require_same_kind(job.numerics, allow_mixed=job.allow_mixed)
         self._job = job
         self._work = WorkRoot(job.work)
-        self._generator = load_generator(job.model, job.numerics)
+        self._generator = load_decoder(job.model, job.numerics)
         if job.numerics.device == "cuda":
             torch.cuda.synchronize()  # decoders have streams of their own
         prepare()

@@ -33,9 +33,9 @@ def numerics_for(device: str, threads: int) -> Numerics:
 
 
 def load_vae(files: ModelFiles) -> Vae:
-    """A VAE with a model directory's weights, on the CPU."""
+    """A VAE with a model directory's weights, on the CPU; what was not read of it is empty."""
     vae = build_empty(files.architecture)
-    vae.load_state_dict(files.state, assign=True)
+    vae.load_state_dict(files.state, assign=True, strict=False)  # shapes were checked at reading
     return vae.eval().requires_grad_(requires_grad=False)
 
 

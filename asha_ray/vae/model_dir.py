@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from asha_ray.errors import ModelError
 from asha_ray.vae.architecture import Architecture, Vae, build_empty, from_json, to_json
@@ -33,7 +33,7 @@ class ModelFiles:
 
     Attributes:
         architecture: the shape.
-        state: tensors by name, `encoder.*` and `decoder.*`.
+        state: tensors by name, `encoder.*` (unless only the decoder was asked for) and `decoder.*`.
         keyframes: `[num_keyframes, L]` float32, the training images' latents in file order.
         training: a summary of how it was learned.
         digest: sha256 over architecture and weights: what decides the pictures.
@@ -99,8 +99,14 @@ def read_config(folder: Path, name: str | None = None) -> tuple[Architecture, di
     return architecture, training if isinstance(training, dict) else {}
 
 
-def read_model(folder: Path, name: str | None = None) -> ModelFiles:
-    """Read a local model directory; `name` is what errors call it.
+def read_model(folder: Path, name: str | None = None, *, decoder_only: bool = False) -> ModelFiles:
+    """Read a local model directory.
+
+    Args:
+        folder: the directory.
+        name: what errors call it.
+        decoder_only: leave the encoder's tensors where they are; in the article's architecture
+            they are 99 parts of 100, and rendering needs none.
 
     Raises:
         ModelError: if a part is missing, damaged or newer than this version.
@@ -113,7 +119,9 @@ def read_model(folder: Path, name: str | None = None) -> ModelFiles:
                 f"reading model {what}: {part} is missing; copy the whole directory again, "
                 "or train the model again"
             )
-    state = _read_weights(folder / WEIGHTS, architecture, what)
+    state = _read_weights(
+        folder / WEIGHTS, architecture, what, prefix="decoder." if decoder_only else ""
+    )
     keyframes = read_keyframes(folder / KEYFRAMES, architecture.latent_dim, what)
     return ModelFiles(architecture, state, keyframes, training, _digest(folder, architecture))
 
@@ -153,24 +161,22 @@ def read_keyframes(path: Path, latent_dim: int, what: str) -> FloatArray:
     return keyframes
 
 
-def _read_weights(path: Path, architecture: Architecture, what: str) -> dict[str, torch.Tensor]:
+def _read_weights(
+    path: Path, architecture: Architecture, what: str, prefix: str
+) -> dict[str, torch.Tensor]:
+    """All tensors whose names begin with `prefix`; the shapes of all are checked."""
+    expected = {
+        name: list(tensor.shape) for name, tensor in build_empty(architecture).state_dict().items()
+    }
     try:
-        state: dict[str, torch.Tensor] = load_file(path)
+        with safe_open(path, "pt") as file:
+            found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_shapes(found, expected, path, what)
+            state = {name: file.get_tensor(name) for name in found if name.startswith(prefix)}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
             f"reading model {what}: {path.name} is damaged ({error}); copy or train it again"
         ) from error
-    expected = {
-        name: tensor.shape for name, tensor in build_empty(architecture).state_dict().items()
-    }
-    found = {name: tensor.shape for name, tensor in state.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            wanted, got = (list(shapes.get(name, ())) or "none" for shapes in (expected, found))
-            raise ModelError(
-                f"reading model {what}: {path.name} does not fit {CONFIG}: tensor {name} has shape "
-                f"{got}, not {wanted}; restore the two from one training"
-            )
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise ModelError(
             f"reading model {what}: {path.name} holds weights of a dtype that is not floating "
@@ -184,6 +190,18 @@ def _read_weights(path: Path, architecture: Architecture, what: str) -> dict[str
             "a lower --learning-rate"
         )
     return state
+
+
+def _check_shapes(
+    found: Mapping[str, list[int]], expected: Mapping[str, list[int]], path: Path, what: str
+) -> None:
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            wanted, got = (shapes.get(name) or "none" for shapes in (expected, found))
+            raise ModelError(
+                f"reading model {what}: {path.name} does not fit {CONFIG}: tensor {name} has shape "
+                f"{got}, not {wanted}; restore the two from one training"
+            )
 
 
 def _digest(folder: Path, architecture: Architecture) -> str:

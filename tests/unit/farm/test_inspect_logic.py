@@ -153,7 +153,7 @@ class TestCorrelation:
 
         files = Files()
         files.keyframes = keyframes
-        monkeypatch.setattr(inspect_module, "load_files", lambda _: files)
+        monkeypatch.setattr(inspect_module, "load_files", lambda *_, **__: files)
         analysis = Analysis(None, "", "", 0)
         monkeypatch.setattr(inspect_module, "analyze_uri", lambda *_: analysis)
         monkeypatch.setattr(inspect_module, "make_path", lambda *_: path)
