@@ -1,4 +1,4 @@
-"""How much memory a model needs, found without allocating any of it (torch's `meta` device)."""
+"""How much memory a model needs, found without allocating it."""
 
 from pathlib import Path
 
@@ -15,21 +15,27 @@ BYTES_PER_WEIGHT = {"decode": 4, "train": 16}
 
 
 def decode_bytes(architecture: Architecture, batch_size: int) -> int:
-    """Memory for decoding `batch_size` pictures at a time in float32, in bytes."""
+    """Memory for decoding `batch_size` pictures at a time in float32, in bytes.
+
+    Every map grows with the area of the grid that the decoder starts from, so a grid of one place
+    tells all; on the `meta` device, torch would first import its compiler for two seconds.
+    """
     decoder = build_empty(architecture).decoder
-    sizes: list[int] = []
-    hooks = [
-        module.register_forward_hook(
-            lambda _module, args, output: sizes.append(_num_bytes(args[0]) + _num_bytes(output))
-        )
-        for module in decoder.modules()
-        if not list(module.children())
-    ]
-    decoder(torch.empty(batch_size, architecture.latent_dim, device="meta"))
-    for hook in hooks:
-        hook.remove()
     weights = sum(weight.numel() for weight in decoder.parameters())
-    return BYTES_PER_WEIGHT["decode"] * weights + 2 * max(sizes, default=0)
+    channels, height, width = decoder.grid
+    sizes: list[int] = []
+    layers = decoder.layers
+    zeros = {name: torch.zeros(weight.shape) for name, weight in layers.state_dict().items()}
+    layers.load_state_dict(zeros, assign=True)
+    for module in layers.modules():
+        if not list(module.children()):
+            module.register_forward_hook(
+                lambda _module, args, output: sizes.append(_num_bytes(args[0]) + _num_bytes(output))
+            )
+    with torch.inference_mode():
+        layers(torch.zeros(1, channels, 1, 1))
+    largest = max(sizes, default=0) * height * width * batch_size
+    return int(BYTES_PER_WEIGHT["decode"] * weights + 2 * largest)
 
 
 def training_bytes(architecture: Architecture, batch_size: int) -> int:
