@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -186,8 +187,9 @@ class TestStems:
 
     @pytest.mark.usefixtures("local_ray")
     def test_a_killed_worker_changes_nothing(
-        self, song: Path, tmp_path: Path, descendants: Callable[[str], list]
-    ) -> None:
+        self, song: Path, tmp_path: Path, descendants: Callable[[str], list],
+        workers_temporary: Path,
+    ) -> None:  # fmt: skip
         choice = stems_module.SeparatorChoice("hpss")
         options = {"separator": "hpss", "executor": "serial"}
         expected = asha_ray.stems(song, out=tmp_path / "serial", **options)
@@ -206,6 +208,8 @@ class TestStems:
             stream = stems_module.stem_stream(iter(parts), stem, str(tmp_path / "work"), "key")
             found = np.concatenate(list(stream.blocks))
             np.testing.assert_array_equal(found, soundfile.read(uri, dtype="float32")[0])
+        for path in workers_temporary.glob("asha-stems-*"):
+            shutil.rmtree(path)  # who is killed cannot put away
 
     def test_threads_and_one_after_the_other_are_the_same(self, song: Path, tmp_path: Path) -> None:
         samples = soundfile.read(song, dtype="float32")[0]
