@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ TimeArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 ByteArray = NDArray[np.uint8]
 FlagArray = NDArray[np.bool_]
+
+Normalisation = Literal["track", "rolling"]
 
 MAX_SAMPLE_RATE = 768_000
 """Hz; what is sampled faster is refused."""

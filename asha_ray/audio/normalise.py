@@ -1,15 +1,11 @@
 """Curves brought to 0..1: by the loudest moment of a track, or by how loud a mix is around it."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from asha_ray.audio.grid import GRID_FPS
-from asha_ray.values import FloatArray
-
-Normalisation = Literal["track", "rolling"]
+from asha_ray.values import FloatArray, Normalisation
 
 ROLLING_S = 60
 QUIETEST = 0.05

@@ -17,17 +17,15 @@ from itertools import tee
 from pathlib import Path
 
 from asha_ray.audio.decode import require_sound_file, stream_audio
-from asha_ray.audio.features import (
+from asha_ray.audio.features_file import read_features, write_features
+from asha_ray.audio.grid import GRID_FPS
+from asha_ray.audio.grid_features import (
     AnalysisSettings,
     GridFeatures,
     as_features,
     features_at,
     from_features,
-    measure_stream,
 )
-from asha_ray.audio.features_file import read_features, write_features
-from asha_ray.audio.grid import GRID_FPS
-from asha_ray.audio.normalise import Normalisation
 from asha_ray.audio.parallel import Spread
 from asha_ray.errors import FarmError, FeaturesError, NotFoundError
 from asha_ray.farm.places import work_root
@@ -44,7 +42,7 @@ from asha_ray.spec import FeatureSettings
 from asha_ray.storage import storage_of
 from asha_ray.storage.keys import digest_of, file_digest
 from asha_ray.storage.work import WorkRoot
-from asha_ray.values import Features, FloatArray, PcmStream
+from asha_ray.values import Features, FloatArray, Normalisation, PcmStream
 
 VERSION = 2
 """Raised when the same sound would be measured as other features."""
@@ -222,6 +220,8 @@ class _Listener:
         known = _read_kept(self._work, key)
         if known is not None and known[0].fps == GRID_FPS:
             return from_features(*known)
+        from asha_ray.audio.features import measure_stream  # brings librosa along
+
         grid = measure_stream(open_stream(), normalise, self._spread.blocks)
         _keep(self._work, key, as_features(grid), grid.num_replaced)
         return grid

@@ -1,5 +1,6 @@
 """Where a render's work is done: the protocol, and its serial twin that needs no Ray."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,7 @@ from asha_ray.farm.survey import Survey, survey
 from asha_ray.farm.worker import MAX_ATTEMPTS, ChunkRenderer, ChunkTask, WorkerJob
 from asha_ray.progress import Progress
 from asha_ray.values import Segment
+from asha_ray.video.convert import prepare
 from asha_ray.video.probe import VideoReport
 
 
@@ -58,6 +60,8 @@ class SerialExecutor:
     def __init__(self) -> None:
         self._loader = ThreadPoolExecutor(1, "loader")
         self._renderer: Future[ChunkRenderer] | None = None
+        # The compiled conversion is loaded while the model is read and the render planned.
+        threading.Thread(target=prepare, name="prepare", daemon=True).start()
 
     def survey(self, codec: str) -> Survey:
         """This machine."""

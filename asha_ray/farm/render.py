@@ -72,8 +72,9 @@ def render(spec: RenderSpec, progress: Progress | None = None) -> RenderResult:
     spec = _with_absolute_paths(spec)
     storage_of(spec.output).check_writable(spec.output)
     job = analysis_job(spec.audio, spec.video.fps, spec.features)
+    executor = executor_for(spec.run.executor, spec.run.workers)
     files = load_files(spec.model, decoder_only=True)
-    with executor_for(spec.run.executor, spec.run.workers) as executor:
+    with executor:
         return _render_on(executor, spec, job, files, progress, started)
 
 

@@ -25,6 +25,7 @@ VERSION = 1
 CONFIG, WEIGHTS, KEYFRAMES = "config.json", "model.safetensors", "keyframes.npy"
 FILES = (CONFIG, WEIGHTS, KEYFRAMES)
 MAX_CONFIG_BYTES = 4 << 20
+DECODER = "decoder."
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ModelFiles:
         state: tensors by name, `encoder.*` (unless only the decoder was asked for) and `decoder.*`.
         keyframes: `[num_keyframes, L]` float32, the training images' latents in file order.
         training: a summary of how it was learned.
-        digest: sha256 over architecture and weights: what decides the pictures.
+        digest: sha256 over architecture and decoder: what decides the pictures.
     """
 
     architecture: Architecture
@@ -120,10 +121,10 @@ def read_model(folder: Path, name: str | None = None, *, decoder_only: bool = Fa
                 "or train the model again"
             )
     state = _read_weights(
-        folder / WEIGHTS, architecture, what, prefix="decoder." if decoder_only else ""
+        folder / WEIGHTS, architecture, what, prefix=DECODER if decoder_only else ""
     )
     keyframes = read_keyframes(folder / KEYFRAMES, architecture.latent_dim, what)
-    return ModelFiles(architecture, state, keyframes, training, _digest(folder, architecture))
+    return ModelFiles(architecture, state, keyframes, training, _digest(state, architecture))
 
 
 def read_keyframes(path: Path, latent_dim: int, what: str) -> FloatArray:
@@ -204,9 +205,10 @@ def _check_shapes(
             )
 
 
-def _digest(folder: Path, architecture: Architecture) -> str:
+def _digest(state: Mapping[str, torch.Tensor], architecture: Architecture) -> str:
     digest = hashlib.sha256(json.dumps(to_json(architecture), sort_keys=True).encode())
-    with (folder / WEIGHTS).open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
+    for name in sorted(state):
+        if name.startswith(DECODER):
+            digest.update(f"{name}:".encode())
+            digest.update(state[name].contiguous().numpy().data)
     return digest.hexdigest()

@@ -295,6 +295,18 @@ class TestDigest:
 
         assert read_model(model_folder).digest != before
 
+    def test_is_the_decoders_however_it_is_read(self, model_folder: Path) -> None:
+        """The encoder draws nothing, so that a render need not read it."""
+        before = read_model(model_folder)
+        alone = read_model(model_folder, decoder_only=True)
+        assert alone.digest == before.digest
+        assert all(name.startswith("decoder.") for name in alone.state)
+        state = load_file(model_folder / WEIGHTS)
+        state["encoder.z_mean.bias"][0] += 1
+        save_file(state, model_folder / WEIGHTS)
+
+        assert read_model(model_folder).digest == before.digest
+
     def test_does_not_change_with_keyframes_or_summary(self, model_folder: Path) -> None:
         before = read_model(model_folder).digest
         np.save(model_folder / KEYFRAMES, np.zeros((1, 4), np.float32))
