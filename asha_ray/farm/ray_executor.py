@@ -165,10 +165,12 @@ class RayExecutor:
         yield from self._pool.run(tasks, on_frames)
 
     def assemble(self, job: AssemblyJob) -> VideoReport:
-        """Join what was rendered, in a task."""
+        """Join what was rendered: here, or in a task where there are more machines than this."""
         if self._pool:
             self._pool.close()
             self._pool = None
+        if is_one_machine():  # another process would take seconds to begin
+            return assemble(job)
         report: VideoReport = result_of(_remote(assemble).remote(job))
         return report
 
