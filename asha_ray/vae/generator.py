@@ -51,7 +51,6 @@ class VaeGenerator:
         self.numerics = numerics
         self.keyframes = files.keyframes
         self.training = files.training
-        self.digest = files.digest
         self._architecture = files.architecture
         vae = load_vae(files)
         if numerics.device == "cuda":
