@@ -5,7 +5,6 @@ that another decay or another frame rate costs nothing.
 """
 
 import json
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,6 +37,7 @@ from asha_ray.farm.stems import (
     stems_key,
 )
 from asha_ray.progress import NullProgress, Progress
+from asha_ray.scratch import scratch_folder
 from asha_ray.spec import FeatureSettings
 from asha_ray.storage import storage_of
 from asha_ray.storage.keys import digest_of, file_digest
@@ -260,8 +260,8 @@ def _read_kept(work: str, key: str) -> tuple[Features, int] | None:
 
 def _keep(work: str, key: str, features: Features, num_replaced: int) -> None:
     root = WorkRoot(work)
-    with tempfile.TemporaryDirectory(prefix="asha-") as folder:
-        path = Path(folder) / "features.npz"
+    with scratch_folder("features") as folder:
+        path = folder / "features.npz"
         write_features(features, path)
         storage_of(work).upload(path, root.features_uri(key))
     note = json.dumps({"num_replaced": num_replaced}).encode()

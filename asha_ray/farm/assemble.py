@@ -1,7 +1,6 @@
 """The last stage: segments and sound to the finished video, checked before it appears."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from asha_ray import ffmpeg
 from asha_ray.audio.decode import heard_blocks
 from asha_ray.errors import EncodeError
+from asha_ray.scratch import scratch_folder
 from asha_ray.storage import storage_of
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.keys import file_digest
@@ -46,8 +46,7 @@ def assemble(job: AssemblyJob) -> VideoReport:
     folder_hint = None if is_s3(job.output) else Path(job.output).absolute().parent
     if folder_hint:
         folder_hint.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".asha-", dir=folder_hint) as name:
-        folder = Path(name)
+    with scratch_folder("video", folder_hint) as folder:
         video, sound = folder / "video.mp4", folder / "sound.m4a"
         with storage_of(job.audio).local_copy(job.audio) as audio:
             start_s = float(manifest.start / manifest.fps)

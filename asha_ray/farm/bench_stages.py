@@ -2,13 +2,11 @@
 
 import os
 import resource
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from torch import nn
 
 from asha_ray.motion.seed import SeedPath, seed_path
+from asha_ray.scratch import scratch_folder
 from asha_ray.vae.architecture import Architecture, architecture_of, build
 from asha_ray.vae.generator import VaeGenerator
 from asha_ray.vae.model_dir import ModelFiles
@@ -192,8 +191,8 @@ class Stages:
 
     def _to_segment(self, batches: Iterator[ByteArray]) -> int:
         setting = self._setting
-        with tempfile.TemporaryDirectory(prefix="asha-bench-") as folder:
-            path = Path(folder) / "segment.mp4"
+        with scratch_folder("bench") as folder:
+            path = folder / "segment.mp4"
             return encode_segment(batches, path, setting.size, FPS, setting.encoder)
 
 

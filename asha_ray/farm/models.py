@@ -1,7 +1,6 @@
 """Models by uri: loaded once, from a local folder or a bucket."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from asha_ray.errors import ModelError
+from asha_ray.scratch import scratch_folder
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.keys import digest_of
@@ -143,12 +143,7 @@ def _cached(uri: str) -> Iterator[Path]:
                 base: Path | None = entry.parent
             except OSError:  # a home that cannot be written to: fetch it for this process alone
                 base = None
-            name = stack.enter_context(
-                tempfile.TemporaryDirectory(
-                    prefix="asha-model-", dir=base, ignore_cleanup_errors=True
-                )
-            )
-            fetched = Path(name) / "model"
+            fetched = stack.enter_context(scratch_folder("model", base)) / "model"
             fetched.mkdir(mode=0o700)
             for part, version in versions.items():
                 if version is not None:  # reading the model says which part is missing

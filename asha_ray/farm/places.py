@@ -1,11 +1,11 @@
 """Where results go and where work is kept meanwhile."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from asha_ray.errors import StorageError
+from asha_ray.scratch import scratch_folder
 from asha_ray.storage import join, parent, storage_of
 from asha_ray.storage.base import is_s3
 
@@ -21,8 +21,8 @@ def work_root(work: str | None, beside: str | None = None) -> Iterator[str]:
     elif beside is not None:
         yield join(parent(beside), ".asha")
     else:
-        with tempfile.TemporaryDirectory(prefix="asha-work-") as name:
-            yield name
+        with scratch_folder("work") as folder:
+            yield str(folder)
 
 
 def absolute(uri: str) -> str:
@@ -41,8 +41,8 @@ def put(uri: str, write: Callable[[Path], None]) -> None:
     try:
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".asha-", dir=place) as folder:
-            local = Path(folder) / "file"
+        with scratch_folder("file", place) as folder:
+            local = folder / "file"
             write(local)
             storage_of(uri).upload(local, uri)
     except OSError as error:

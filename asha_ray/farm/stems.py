@@ -6,7 +6,6 @@ run, not after a crash, not for another render of the same sound.
 
 import functools
 import sys
-import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from asha_ray.audio.stems.separator import Separator, SeparatorSettings, make_se
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
 from asha_ray.errors import NotFoundError, SpecError, StemsError
 from asha_ray.farm.places import absolute
+from asha_ray.scratch import scratch_folder
 from asha_ray.spec import FeatureSettings, StemsSettings
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_s3
@@ -170,8 +170,8 @@ def stem_stream(parts: Iterator[StemPart], stem: str, work: str, key: str) -> Pc
 
     def blocks() -> Iterator[FloatArray]:
         part: StemPart | None = first
-        with tempfile.TemporaryDirectory(prefix="asha-stem-") as folder:
-            path = Path(folder) / "part.flac"
+        with scratch_folder("stem") as folder:
+            path = folder / "part.flac"
             while part is not None:
                 store.fetch(part, stem, path)
                 yield from read_stem(path, part.bits)
@@ -188,8 +188,8 @@ def _separate_and_store(choice: SeparatorChoice, work: str, key: str, part: Part
     if choice.name == "spleeter":
         _use_one_thread()
     separator, bits = separator_of(choice), range_bits(part.samples)
-    with tempfile.TemporaryDirectory(prefix="asha-stems-") as folder:
-        paths = {stem: Path(folder) / f"{stem}.flac" for stem in separator.stems}
+    with scratch_folder("stems") as folder:
+        paths = {stem: folder / f"{stem}.flac" for stem in separator.stems}
         write_stems(separate_part(separator, part), paths, part.sample_rate, bits)
         separator.close()
         files = {stem: stem_file(path) for stem, path in paths.items()}
@@ -222,8 +222,8 @@ def _cached_model(uri: str) -> Path:
     """A bucket's model in this machine's cache, under what its files are."""
     cache = cache_root() / "spleeter" / "buckets"
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as name:
-        fetched = Path(name) / "model"
+    with scratch_folder("fetch", cache) as scratch:
+        fetched = scratch / "model"
         fetched.mkdir()
         for file in MODEL_FILES:
             with suppress(NotFoundError):  # told below

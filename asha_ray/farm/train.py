@@ -1,7 +1,6 @@
 """Training from spec to model directory, with Ray Train."""
 
 import json
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from asha_ray.farm.plan import cpu_threads
 from asha_ray.farm.ray_runtime import num_devices, own_error, ray_cluster, require_cpu
 from asha_ray.farm.train_worker import MODEL, NUMBERS, TrainJob, finish_model, train_loop
 from asha_ray.progress import NullProgress, Progress
+from asha_ray.scratch import scratch_folder
 from asha_ray.spec import TrainSpec, parse_size
 from asha_ray.storage import basename, join, parent, storage_of
 from asha_ray.storage.base import is_s3
@@ -123,10 +123,11 @@ def _write_untrained(
         list(read_shards(uris, architecture.image_size, spec.fit, progress, skipped))
     )
     report_skipped(skipped, len(uris), progress)
-    with tempfile.TemporaryDirectory(prefix="asha-model-") as name:
+    with scratch_folder("model") as folder:
         vae = build(architecture, spec.seed)
-        finish_model(Path(name), vae, images, spec, [], torch.device("cpu"))
-        _publish(Path(name), spec.output)
+        (folder / "model").mkdir()
+        finish_model(folder / "model", vae, images, spec, [], torch.device("cpu"))
+        _publish(folder / "model", spec.output)
     return len(images)
 
 

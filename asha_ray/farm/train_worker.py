@@ -5,7 +5,6 @@ killed goes on from its last checkpoint as if nothing had happened.
 """
 
 import json
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim import Adam, Optimizer
 
 from asha_ray.farm.dataset import ImageShards
+from asha_ray.scratch import scratch_folder
 from asha_ray.spec import TrainSpec, parse_size
 from asha_ray.storage import join, storage_of
 from asha_ray.vae.architecture import Vae, architecture_of, build
@@ -226,15 +226,16 @@ class _Keeper:
         if not last and time.monotonic() - self._kept_at < self._job.checkpoint_s:
             train.report(metrics)
             return
-        with tempfile.TemporaryDirectory(prefix="asha-checkpoint-") as name:
-            folder = Path(name)
+        with scratch_folder("checkpoint") as scratch:
+            folder = scratch / "checkpoint"
+            folder.mkdir()
             self._save(folder)
             if last:
                 (folder / MODEL).mkdir()
                 finish_model(
                     folder / MODEL, self._vae, self._images, spec, state.metrics, self._device
                 )
-            train.report(metrics, checkpoint=train.Checkpoint.from_directory(name))
+            train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder))
         self._kept_at = time.monotonic()
 
     def _draw(self, epoch: int) -> None:

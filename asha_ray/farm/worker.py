@@ -2,17 +2,16 @@
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import torch
 
 from asha_ray.farm.models import load_decoder
 from asha_ray.farm.numerics import require_same_kind
+from asha_ray.scratch import scratch_folder
 from asha_ray.storage.work import WorkRoot
 from asha_ray.values import (
     ByteArray,
@@ -145,8 +144,8 @@ class ChunkRenderer:
 
     def _encode(self, frames: Iterator[ByteArray], chunk: Chunk, started: float) -> Segment:
         job = self._job
-        with tempfile.TemporaryDirectory(prefix="asha-chunk-") as folder:
-            path = Path(folder) / "segment.mp4"
+        with scratch_folder("chunk") as folder:
+            path = folder / "segment.mp4"
             num_frames = encode_segment(frames, path, job.size, job.fps, job.encoder)
             return self._work.commit_segment(
                 path,

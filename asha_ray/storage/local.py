@@ -3,12 +3,12 @@
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from asha_ray.errors import NotFoundError, StorageError, UnwritableError
+from asha_ray.scratch import is_scratch, scratch_file
 from asha_ray.storage.base import Entry, require_file
 
 REMEDIES = {
@@ -18,9 +18,6 @@ REMEDIES = {
     errno.EROFS: "the disk is read-only; choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-
-
-TEMPORARY_PREFIX = ".asha-"
 
 
 class LocalStorage:
@@ -54,9 +51,12 @@ class LocalStorage:
     def list(self, uri: str) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri."""
         with _explained("listing", uri):
-            paths = [path for path in Path(uri).rglob("*") if path.is_file()]
+            root = Path(uri)
+            paths = [path for path in root.rglob("*") if path.is_file()]
             entries = [
-                Entry(str(path), path.stat().st_size) for path in paths if not _is_temporary(path)
+                Entry(str(path), path.stat().st_size)
+                for path in paths
+                if not is_scratch(path.relative_to(root))
             ]
         yield from sorted(entries)
 
@@ -103,24 +103,17 @@ def _appearing(path: Path, *, publish: bool = True) -> Iterator[Path]:
     """A private temporary file beside `path` that takes its name at the end, or vanishes."""
     path = path.absolute()
     made = _make_folders(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX, suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        if publish:
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
+        with scratch_file(path.parent) as temporary:
+            yield temporary
+            if publish:
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
         if not publish:
             for folder in made:
                 with suppress(OSError):  # someone else has put something there meanwhile
                     folder.rmdir()
-
-
-def _is_temporary(path: Path) -> bool:
-    return path.name.startswith(TEMPORARY_PREFIX) and path.suffix == ".tmp"
 
 
 def _make_folders(folder: Path) -> list[Path]:

@@ -6,7 +6,6 @@ a finished local file or a whole value; a failed upload leaves nothing under the
 
 import functools
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from botocore.exceptions import (
 )
 
 from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
+from asha_ray.scratch import scratch_folder
 from asha_ray.storage.base import Entry, basename, require_file
 
 if TYPE_CHECKING:
@@ -136,9 +136,9 @@ class S3Storage:
     @contextmanager
     def local_copy(self, uri: str) -> Iterator[Path]:
         """A private temporary file."""
-        with tempfile.TemporaryDirectory(prefix="asha-") as folder:
+        with scratch_folder("copy") as folder:
             # The suffix stays: it tells people and decoders what the file is.
-            path = Path(folder) / f"copy{Path(basename(uri)).suffix}"
+            path = folder / f"copy{Path(basename(uri)).suffix}"
             self.download(uri, path)
             yield path
 

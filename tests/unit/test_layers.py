@@ -10,12 +10,13 @@ import pytest
 import asha_ray
 
 ROOT = Path(asha_ray.__file__).parent
-BASE = {"spec", "values", "progress", "errors", "ffmpeg"}
+BASE = {"spec", "values", "progress", "errors", "ffmpeg", "scratch"}
 PURE = {"audio", "vae", "motion", "video", "storage"}
 
 MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
+    "scratch": set(),
     "ffmpeg": {"errors"},
     "values": {"errors"},
     "spec": {"errors", "values"},
