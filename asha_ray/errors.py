@@ -11,8 +11,10 @@ AshaError                      base; the command line prints it without a traceb
 │   └── VideoError             a video file cannot be read
 ├── StorageError               a path could not be read or written
 │   ├── NotFoundError          nothing exists there (exit code 2)
+│   ├── ManifestError          a render's manifest is damaged or too new
 │   └── UnwritableError        an output was named that cannot be written (exit code 2)
 ├── EncodeError                ffmpeg or the muxer failed
+│   └── SegmentError           a segment is not what its record says; it is rendered again
 ├── ResourceError              the machine or cluster cannot hold what was asked for
 ├── FarmError                  work on the farm failed
 └── CheckError                 a finished video is not as it should be
@@ -81,8 +83,24 @@ class UnwritableError(StorageError):
     exit_code = 2
 
 
+class ManifestError(StorageError):
+    """A render's manifest is damaged, or written by a newer version."""
+
+
 class EncodeError(AshaError):
     """ffmpeg or the muxer failed; the message ends with its own last words."""
+
+
+class SegmentError(EncodeError):
+    """A segment is not what it should be; rendering it again is the remedy.
+
+    Attributes:
+        chunk_ids: whose segments these are.
+    """
+
+    def __init__(self, message: str, *chunk_ids: str) -> None:
+        super().__init__(message)
+        self.chunk_ids = chunk_ids
 
 
 class ResourceError(AshaError):

@@ -99,7 +99,7 @@ def _is_left_over(entry: "os.DirEntry[str]") -> bool:
     if entry.is_dir(follow_symlinks=False):
         lock = Path(entry.path) / LOCK
         if not lock.exists():  # nothing of ours that is full has no lock
-            return _is_old(status) and not os.listdir(entry.path)
+            return _is_old(status) and not any(Path(entry.path).iterdir())
         return _is_free(lock)
     if not entry.name.startswith(PREFIXES[1]):
         return False

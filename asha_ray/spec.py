@@ -169,6 +169,7 @@ class RunSettings(_Frozen):
     work: Uri | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     allow_mixed: bool = False
+    fresh: bool = False
 
 
 class RenderSpec(_Frozen):
@@ -273,7 +274,10 @@ RENDER_OPTIONS: Mapping[str, str] = {
     **{name: f"video.{name}" for name in VideoSettings.model_fields},
     **_FEATURE_OPTIONS,
     **_MOTION_OPTIONS,
-    **{name: f"run.{name}" for name in ("executor", "workers", "work", "priority", "allow_mixed")},
+    **{
+        name: f"run.{name}"
+        for name in ("executor", "workers", "work", "priority", "allow_mixed", "fresh")
+    },
     "chunk_seconds": "run.chunk_s",
 }
 """Flat option name -> field path of `RenderSpec`."""

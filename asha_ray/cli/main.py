@@ -417,6 +417,12 @@ def render(
             help="Let workers of different kinds of devices share a render. [default: same-kind]",
         ),
     ] = None,
+    fresh: Annotated[
+        bool | None,
+        typer.Option(
+            "--fresh/--reuse", help="Render every chunk again, whatever is there. [default: reuse]"
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Render a video: a track, a model, and how they meet."""
@@ -453,6 +459,7 @@ def render(
         executor=executor,
         workers=workers,
         allow_mixed=allow_mixed,
+        fresh=fresh,
     )
     progress.finish()
     _answer(asdict(result), result.output, as_json=as_json)

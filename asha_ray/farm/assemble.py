@@ -8,7 +8,8 @@ from typing import Any
 
 from asha_ray import ffmpeg
 from asha_ray.audio.decode import heard_blocks
-from asha_ray.errors import EncodeError
+from asha_ray.errors import EncodeError, SegmentError
+from asha_ray.faults import reach
 from asha_ray.scratch import scratch_folder
 from asha_ray.storage import storage_of
 from asha_ray.storage.base import is_s3
@@ -51,16 +52,35 @@ def assemble(job: AssemblyJob) -> VideoReport:
         with storage_of(job.audio).local_copy(job.audio) as audio:
             start_s = float(manifest.start / manifest.fps)
             encode_audio(heard_blocks(audio, start_s, float(manifest.duration_s)), sound)
-        num_frames = stitch(_local_segments(job, folder), sound, video, manifest.fps)
+        num_frames = _join(job, folder, sound, video)
         report = probe(video, decode=False)
         _check(report, manifest, num_frames)
+        reach("joined")
         record = output_record(job, report, video)
         # A video without its record is unfinished; an old record must not vouch for a new video.
         storage_of(job.output).delete(f"{job.output}.json")
+        reach("forgotten")
         _publish(video, job.output)
+        reach("published")
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     storage_of(job.output).write(f"{job.output}.json", text.encode())
+    reach("finished")
     return report
+
+
+def _join(job: AssemblyJob, folder: Path, sound: Path, video: Path) -> int:
+    """Stitch a render's segments; returns the number of frames.
+
+    Raises:
+        SegmentError: naming all whose content is not what their records say.
+    """
+    reader = _SegmentReader(job, folder / "segment.mp4")
+    try:
+        return stitch(iter(reader), sound, video, job.manifest.fps)
+    except SegmentError as error:
+        if error.chunk_ids:
+            raise
+        raise SegmentError(str(error), reader.latest) from error
 
 
 def output_record(job: AssemblyJob, report: VideoReport, video: Path) -> dict[str, Any]:
@@ -84,12 +104,34 @@ def output_record(job: AssemblyJob, report: VideoReport, video: Path) -> dict[st
     }
 
 
-def _local_segments(job: AssemblyJob, folder: Path) -> Iterator[tuple[Path, int]]:
-    work = WorkRoot(job.work)
-    path = folder / "segment.mp4"
-    for segment in job.segments:
-        work.fetch_segment(segment, path)
-        yield path, segment.num_frames
+class _SegmentReader:
+    """Segments one after the other, as a local file and the frames it must have."""
+
+    def __init__(self, job: AssemblyJob, path: Path) -> None:
+        self._segments, self._path = job.segments, path
+        self._work = WorkRoot(job.work)
+        self.latest = ""
+
+    def __iter__(self) -> Iterator[tuple[Path, int]]:
+        for index, segment in enumerate(self._segments):
+            self.latest = segment.chunk_id
+            try:
+                self._work.fetch_segment(segment, self._path)
+            except SegmentError as error:
+                raise SegmentError(str(error), *self._damaged_from(index)) from error
+            yield self._path, segment.num_frames
+            if index == 0:
+                reach("joining")
+
+    def _damaged_from(self, index: int) -> list[str]:
+        """All that are damaged from here on: they are made anew together, not one by one."""
+        damaged = []
+        for segment in self._segments[index:]:
+            try:
+                self._work.fetch_segment(segment, self._path)
+            except SegmentError:
+                damaged.append(segment.chunk_id)
+        return damaged
 
 
 def _check(report: VideoReport, manifest: Manifest, num_frames: int) -> None:

@@ -1,18 +1,19 @@
 """Where a render's work is done: the protocol, and its serial twin that needs no Ray."""
 
+import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, Self
 
 from asha_ray.audio.parallel import Spread, map_in_threads
-from asha_ray.errors import EncodeError
+from asha_ray.errors import AshaError
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
 from asha_ray.farm.plan import cpu_threads
+from asha_ray.farm.scheduler import Done, Event, Failed, Made, Ready, Scheduler, Watch, Worker
 from asha_ray.farm.survey import Survey, survey
-from asha_ray.farm.worker import MAX_ATTEMPTS, ChunkRenderer, ChunkTask, WorkerJob
+from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob, worker_name
 from asha_ray.progress import Progress
 from asha_ray.values import Segment
 from asha_ray.video.convert import prepare
@@ -39,10 +40,8 @@ class Executor(Protocol):
     def spread(self, device: str = "cpu") -> Spread:
         """Where sound is measured, and where it is separated on a kind of device."""
 
-    def render(
-        self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
-    ) -> Iterator[Segment]:
-        """Render chunks; their segments come in any order. `on_frames` hears of progress."""
+    def render(self, job: WorkerJob, tasks: Iterable[ChunkTask], watch: Watch) -> Iterator[Segment]:
+        """Render chunks; their segments come in any order."""
 
     def assemble(self, job: AssemblyJob) -> VideoReport:
         """Join what was rendered."""
@@ -54,12 +53,77 @@ class Executor(Protocol):
         """Free everything."""
 
 
+class SerialCrew:
+    """One worker: a thread of this process, which loads the model first."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        self._thread = ThreadPoolExecutor(1, "renderer")
+        self._renderer = self._thread.submit(ChunkRenderer, job)
+        self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._index = -1
+
+    def room(self) -> int:
+        """This process."""
+        return 1
+
+    def start(self) -> Worker:
+        """It is ready when the model is loaded."""
+        self._renderer.add_done_callback(
+            lambda loaded: self._events.put(loaded.exception() or Ready(0, worker_name()))
+        )
+        return 0
+
+    def give(self, worker: Worker, task: ChunkTask) -> None:  # noqa: ARG002
+        """Render a chunk in the thread."""
+        self._index = task.chunk.index
+        self._thread.submit(self._render, task)
+
+    def take_back(self, worker: Worker) -> None:  # noqa: ARG002
+        """Give up the chunk in hand."""
+        self._renderer.result().give_up(self._index)
+
+    def end(self, worker: Worker) -> None:
+        """It ends with the crew."""
+
+    def leaving(self) -> Mapping[Worker, float]:
+        """It stays."""
+        return {}
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """What the thread said."""
+        try:
+            event = self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return []
+        if isinstance(event, BaseException):
+            raise event
+        return [event]
+
+    def close(self) -> None:
+        """Give up what is in hand, and end the thread."""
+        if self._renderer.done() and self._renderer.exception() is None:
+            self._renderer.result().give_up()
+        self._thread.shutdown(cancel_futures=True)
+        if not self._renderer.cancelled() and self._renderer.exception() is None:
+            self._renderer.result().close()
+
+    def _render(self, task: ChunkTask) -> None:
+        try:
+            segment = self._renderer.result().render(
+                task, lambda num_frames: self._events.put(Made(0, num_frames))
+            )
+            self._events.put(Done(0, segment))
+        except AshaError as error:
+            self._events.put(Failed(0, error))
+        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+            self._events.put(error)
+
+
 class SerialExecutor:
     """Does everything in this process, one thing after the other."""
 
     def __init__(self) -> None:
-        self._loader = ThreadPoolExecutor(1, "loader")
-        self._renderer: Future[ChunkRenderer] | None = None
+        self._crew: SerialCrew | None = None
         # The compiled conversion is loaded while the model is read and the render planned.
         threading.Thread(target=prepare, name="prepare", daemon=True).start()
 
@@ -73,7 +137,7 @@ class SerialExecutor:
 
     def warm_up(self, job: WorkerJob) -> None:
         """Load the model while the sound is analysed."""
-        self._renderer = self._loader.submit(ChunkRenderer, job)
+        self._crew = SerialCrew(job)
 
     def analyze(
         self, job: AnalysisJob, work: str | None, progress: Progress | None = None
@@ -86,15 +150,12 @@ class SerialExecutor:
         threads = map_in_threads(cpu_threads())
         return Spread(threads, threads if device == "cpu" else map)
 
-    def render(
-        self, job: WorkerJob, tasks: Iterable[ChunkTask], on_frames: Callable[[int], None]
-    ) -> Iterator[Segment]:
-        """Render chunks in order; one whose encoder fails is tried again."""
-        for task in tasks:
-            if self._renderer is None:
-                self.warm_up(job)
-            assert self._renderer is not None  # noqa: S101 (warm_up makes it)
-            yield _render_patiently(self._renderer.result(), task, on_frames)
+    def render(self, job: WorkerJob, tasks: Iterable[ChunkTask], watch: Watch) -> Iterator[Segment]:
+        """Render chunks in order."""
+        if self._crew is None:
+            self.warm_up(job)
+        assert self._crew is not None  # noqa: S101 (warm_up makes it)
+        yield from Scheduler(self._crew).run(tasks, watch)
 
     def assemble(self, job: AssemblyJob) -> VideoReport:
         """Join what was rendered."""
@@ -106,9 +167,8 @@ class SerialExecutor:
 
     def __exit__(self, *exc: object) -> None:
         """End its threads."""
-        self._loader.shutdown()
-        if self._renderer is not None and self._renderer.exception() is None:
-            self._renderer.result().close()
+        if self._crew is not None:
+            self._crew.close()
 
 
 def executor_for(name: str, workers: int | None = None) -> Executor:
@@ -118,12 +178,3 @@ def executor_for(name: str, workers: int | None = None) -> Executor:
     from asha_ray.farm.ray_executor import RayExecutor
 
     return RayExecutor(workers)
-
-
-def _render_patiently(
-    renderer: ChunkRenderer, task: ChunkTask, on_frames: Callable[[int], None]
-) -> Segment:
-    for _ in range(MAX_ATTEMPTS - 1):
-        with suppress(EncodeError):
-            return renderer.render(task, on_frames)
-    return renderer.render(task, on_frames)

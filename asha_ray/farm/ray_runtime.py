@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,3 +103,18 @@ def require_cpu() -> None:
     """
     if num_devices("CPU") < 1:
         raise ResourceError("using the Ray cluster: it has no CPU to work on; add a node with some")
+
+
+def is_node_alive(node: str) -> bool:
+    """Whether Ray still counts on a node, by its id."""
+    return any(found["Alive"] for found in ray.nodes() if found["NodeID"] == node)
+
+
+def draining_nodes() -> dict[str, float]:
+    """Nodes that are going away, by id, with the seconds they still have."""
+    # Ray has no public word for it; its own Train asks in this way.
+    deadlines: dict[str, int] = ray._private.state.state.get_draining_nodes()  # noqa: SLF001
+    return {
+        node: max(0.0, deadline_ms / 1000 - time.time()) if deadline_ms else float("inf")
+        for node, deadline_ms in deadlines.items()
+    }

@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
-from asha_ray.errors import AshaError, FarmError, SpecError
+from asha_ray.errors import SegmentError, SpecError
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analysis_job
 from asha_ray.farm.assemble import AssemblyJob
+from asha_ray.farm.chunks import ChunkWork
 from asha_ray.farm.executor import Executor, executor_for
 from asha_ray.farm.models import load_files
 from asha_ray.farm.numerics import choose
 from asha_ray.farm.places import absolute
 from asha_ray.farm.plan import (
-    Plan,
     check_memory,
     encoder_settings,
     keyframes_of,
@@ -21,15 +23,21 @@ from asha_ray.farm.plan import (
     video_size,
     work_uri,
 )
+from asha_ray.farm.space import check_space
 from asha_ray.farm.survey import choose_codec
-from asha_ray.farm.worker import ChunkTask, WorkerJob
+from asha_ray.farm.worker import WorkerJob
+from asha_ray.faults import reach
 from asha_ray.progress import NullProgress, Progress
+from asha_ray.scratch import sweep, system_folder
 from asha_ray.spec import RenderSpec
 from asha_ray.storage import storage_of
-from asha_ray.storage.work import WorkRoot
+from asha_ray.storage.base import is_s3
+from asha_ray.storage.journal import Journal
+from asha_ray.storage.work import WorkRoot, sweep_work
 from asha_ray.vae.model_dir import ModelFiles
-from asha_ray.values import Manifest, Segment
-from asha_ray.video.frames import chunk_latents
+
+MAX_ROUNDS = 3
+"""How often segments may prove damaged before the render ends."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def render(spec: RenderSpec, progress: Progress | None = None) -> RenderResult:
     job = analysis_job(spec.audio, spec.video.fps, spec.features)
     executor = executor_for(spec.run.executor, spec.run.workers)
     files = load_files(spec.model, decoder_only=True)
-    with executor:
+    with _swept(spec), executor:
         return _render_on(executor, spec, job, files, progress, started)
 
 
@@ -94,21 +102,25 @@ def _render_on(
     analysis = executor.analyze(job, work, progress)
     _tell_oddities(analysis, spec.features.stem, progress)
     plan = make_plan(spec, analysis, files, worker_job.numerics, worker_job.encoder)
-    WorkRoot(work).write_manifest(plan.manifest)
-
-    segments, num_reused = _render_chunks(executor, worker_job, plan, progress)
-    progress.stage("stitching")
-    executor.assemble(
-        AssemblyJob(
-            manifest=plan.manifest,
-            segments=segments,
+    reach("listened")
+    manifest = plan.manifest
+    facts = {"output": spec.output, "frames": manifest.num_frames, "chunks": len(manifest.chunks)}
+    with Journal(work, manifest.render_id, **facts) as journal:
+        WorkRoot(work).write_manifest(manifest)
+        reach("planned")
+        chunks = ChunkWork(executor, worker_job, plan, progress, journal)
+        if not spec.run.fresh:
+            chunks.find()
+        check_space(manifest, chunks.num_missing_frames, work, spec.output)
+        assembly = AssemblyJob(
+            manifest=manifest,
+            segments=(),
             audio=spec.audio,
             output=spec.output,
             work=work,
             model_summary={"uri": spec.model, "training": dict(files.training)},
         )
-    )
-    manifest = plan.manifest
+        _finish(executor, chunks, assembly, progress, journal)
     return RenderResult(
         output=spec.output,
         render_id=manifest.render_id,
@@ -116,7 +128,7 @@ def _render_on(
         fps=str(manifest.fps),
         duration_s=float(manifest.num_frames / manifest.fps),
         chunks=len(manifest.chunks),
-        reused_chunks=num_reused,
+        reused_chunks=chunks.num_reused,
         wall_s=round(time.monotonic() - started, 3),
     )
 
@@ -149,36 +161,41 @@ def _worker_job(
     return job
 
 
-def _render_chunks(
-    executor: Executor, job: WorkerJob, plan: Plan, progress: Progress
-) -> tuple[tuple[Segment, ...], int]:
-    """All segments in order, and how many of them were there before."""
-    manifest, root = plan.manifest, WorkRoot(job.work)
-    found = {chunk.chunk_id: root.find_segment(chunk.chunk_id) for chunk in manifest.chunks}
-    segments = {key: segment for key, segment in found.items() if segment is not None}
-    num_reused = sum(chunk.chunk_id in segments for chunk in manifest.chunks)
-    missing = {chunk.chunk_id: chunk for chunk in manifest.chunks if chunk.chunk_id not in segments}
+def _finish(
+    executor: Executor,
+    chunks: ChunkWork,
+    assembly: AssemblyJob,
+    progress: Progress,
+    journal: Journal,
+) -> None:
+    """Render what is missing and join it; what proves damaged while it is joined, once more."""
+    for _ in range(MAX_ROUNDS):
+        segments = chunks.finish()
+        reach("rendered")
+        progress.stage("stitching")
+        journal.status(stage="stitching")
+        journal.tell("stitching")
+        try:
+            executor.assemble(replace(assembly, segments=segments))
+        except SegmentError as error:
+            chunks.forget(error)
+            damaged = error
+        else:
+            return
+    raise damaged
 
-    def tasks() -> Iterator[ChunkTask]:
-        for chunk in missing.values():
-            yield ChunkTask(chunk, chunk_latents(plan.path, chunk, job.numerics.batch_size))
 
-    if num_reused:
-        progress.note(f"{num_reused} of {len(manifest.chunks)} chunks are there already")
-    progress.stage("rendering", sum(chunk.num_frames for chunk in missing.values()), "frames")
-    try:
-        for segment in executor.render(job, tasks(), progress.advance):
-            segments[segment.chunk_id] = segment
-    except AshaError as error:
-        raise _with_state(error, len(segments), manifest) from error
-    return tuple(segments[chunk.chunk_id] for chunk in manifest.chunks), num_reused
-
-
-def _with_state(error: AshaError, num_done: int, manifest: Manifest) -> AshaError:
-    if num_done == 0:
-        return error
-    kept = f"{num_done} of {len(manifest.chunks)} chunks are kept; the same command goes on"
-    return FarmError(f"{error}\n{kept}")
+@contextmanager
+def _swept(spec: RenderSpec) -> Iterator[None]:
+    """Put away what killed processes have left on this machine, before and after."""
+    folders = [system_folder()]
+    if not is_s3(spec.output):
+        folders.append(Path(spec.output).parent)
+    sweep(*folders)
+    sweep_work(work_uri(spec))
+    yield
+    sweep(*folders)
+    sweep_work(work_uri(spec))
 
 
 def _with_absolute_paths(spec: RenderSpec) -> RenderSpec:

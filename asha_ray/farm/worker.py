@@ -6,12 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import torch
 
+from asha_ray.errors import FarmError
 from asha_ray.farm.models import load_decoder
 from asha_ray.farm.numerics import require_same_kind
+from asha_ray.faults import reach
 from asha_ray.scratch import scratch_folder
+from asha_ray.storage.keys import file_digest
 from asha_ray.storage.work import WorkRoot
 from asha_ray.values import (
     ByteArray,
@@ -26,10 +30,8 @@ from asha_ray.video.convert import prepare
 from asha_ray.video.decoders import Decoders
 from asha_ray.video.encode import encode_segment
 from asha_ray.video.frames import render_frames
+from asha_ray.video.verify import verify_segment
 
-MAX_ATTEMPTS = 3
-"""How often a chunk is tried whose encoder fails: a disk may be full for a moment, and a process
-may be killed by mistake."""
 CUDA_DECODERS = 2
 """One computes while the other's frames are copied."""
 
@@ -101,27 +103,30 @@ class ChunkRenderer:
         if job.numerics.device == "cuda":
             torch.cuda.synchronize()  # decoders have streams of their own
         prepare()
+        self._proven = False
+        self._unwanted: set[int | None] = set()
         self._decoders = Decoders(job.num_decoders, job.numerics.threads, job.numerics.device)
 
     def close(self) -> None:
         """End its threads."""
         self._decoders.close()
 
+    def give_up(self, index: int | None = None) -> None:
+        """Let go of a chunk, or of any, at its next frames; `render` raises then."""
+        self._unwanted.add(index)
+
     def render(self, task: ChunkTask, on_frames: Callable[[int], None] = lambda _: None) -> Segment:
         """Render a chunk and commit its segment; `on_frames` hears of every few frames.
 
-        Where it fails, `on_frames` hears of its frames as a negative number: they are yet to come.
-
         Raises:
-            EncodeError: if ffmpeg fails.
+            EncodeError: if ffmpeg fails, or what it made is not what it was given.
             StorageError: if the segment cannot be stored.
+            FarmError: if it was given up meanwhile.
         """
         started = time.monotonic()
         job, chunk = self._job, task.chunk
-        num_made = 0
 
         def frames() -> Iterator[ByteArray]:
-            nonlocal num_made
             batches = render_frames(
                 self._generator,
                 task.latents,
@@ -132,25 +137,38 @@ class ChunkRenderer:
                 decoders=self._decoders,
             )
             for batch in batches:
+                if not self._unwanted.isdisjoint((None, chunk.index)):
+                    raise FarmError("rendering: it was stopped")
                 yield batch
-                num_made += len(batch)
                 on_frames(len(batch))
 
-        try:
-            return self._encode(frames(), chunk, started)
-        except Exception:
-            on_frames(-num_made)
-            raise
-
-    def _encode(self, frames: Iterator[ByteArray], chunk: Chunk, started: float) -> Segment:
-        job = self._job
         with scratch_folder("chunk") as folder:
             path = folder / "segment.mp4"
-            num_frames = encode_segment(frames, path, job.size, job.fps, job.encoder)
-            return self._work.commit_segment(
-                path,
-                chunk.chunk_id,
-                num_frames=num_frames,
-                seconds=time.monotonic() - started,
-                worker=f"{platform.node()}:{os.getpid()}",
-            )
+            encode_segment(frames(), path, job.size, job.fps, job.encoder)
+            reach("encoded")
+            return self._commit(path, chunk, started)
+
+    def _commit(self, path: Path, chunk: Chunk, started: float) -> Segment:
+        """Check a segment, store it, and only then say that it is there."""
+        # All of a worker's first one: that its encoder works shows there.
+        verify_segment(path, chunk.num_frames, self._job.size, every_frame=not self._proven)
+        self._proven = True
+        segment = Segment(
+            chunk_id=chunk.chunk_id,
+            sha256=file_digest(path),
+            num_bytes=path.stat().st_size,
+            num_frames=chunk.num_frames,
+            seconds=time.monotonic() - started,
+            worker=worker_name(),
+        )
+        reach("verified")
+        self._work.upload_segment(path, segment)
+        reach("uploaded")
+        self._work.write_record(segment)
+        reach("recorded")
+        return segment
+
+
+def worker_name() -> str:
+    """This process, as records and events name it."""
+    return f"{platform.node()}:{os.getpid()}"

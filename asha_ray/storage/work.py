@@ -4,17 +4,33 @@ A segment is there when its record is; the record is written after it and says w
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from asha_ray.errors import StorageError
-from asha_ray.storage.base import Storage, join, storage_of
+from asha_ray.errors import NotFoundError, SegmentError
+from asha_ray.scratch import sweep
+from asha_ray.storage.base import Storage, is_s3, join, storage_of
 from asha_ray.storage.keys import file_digest
-from asha_ray.values import Manifest, Segment
+from asha_ray.storage.manifest import decode_manifest, encode_manifest
+from asha_ray.values import Chunk, Manifest, Segment
 
-MANIFEST_VERSION = 1
+MAX_RECORD_BYTES = 64 << 10
+LOOKUPS_AT_ONCE = 16
+"""Records that are asked for side by side; in a bucket each takes some 20 ms."""
+
+
+class Found(NamedTuple):
+    """What is there of a render.
+
+    Attributes:
+        segments: chunk id -> its finished segment.
+        damaged: ids of chunks whose segment is not what its record says, or whose record is none.
+    """
+
+    segments: dict[str, Segment]
+    damaged: list[str]
 
 
 class WorkRoot:
@@ -32,6 +48,10 @@ class WorkRoot:
         """Where a chunk's segment lies."""
         return join(self.uri, "segments", f"{chunk_id}.mp4")
 
+    def record_uri(self, chunk_id: str) -> str:
+        """Where a segment's record lies."""
+        return join(self.uri, "segments", f"{chunk_id}.json")
+
     def features_uri(self, key: str) -> str:
         """Where the features with this hash lie."""
         return join(self.uri, "features", f"{key}.npz")
@@ -40,82 +60,90 @@ class WorkRoot:
         """Where it is noted what was wrong with the sound; written after the features."""
         return join(self.uri, "features", f"{key}.json")
 
+    def render_uri(self, render_id: str) -> str:
+        """The folder of all that is known of a render."""
+        return join(self.uri, "renders", render_id)
+
     def manifest_uri(self, render_id: str) -> str:
         """Where a render's manifest lies."""
-        return join(self.uri, "renders", render_id, "render.json")
+        return join(self.render_uri(render_id), "render.json")
 
-    def commit_segment(self, path: Path, chunk_id: str, **measured: Any) -> Segment:
-        """Store a finished local segment, then its record."""
-        segment = Segment(
-            chunk_id=chunk_id,
-            sha256=file_digest(path),
-            num_bytes=path.stat().st_size,
-            **measured,
-        )
-        self._storage.upload(path, self.segment_uri(chunk_id))
-        self._storage.write(self._record_uri(chunk_id), _to_json(_record(segment)))
-        return segment
+    def upload_segment(self, path: Path, segment: Segment) -> None:
+        """Store a finished local segment. It is there for nobody before its record is."""
+        self._storage.upload(path, self.segment_uri(segment.chunk_id))
 
-    def find_segment(self, chunk_id: str) -> Segment | None:
-        """A chunk's segment, if it is finished and its file is as its record says."""
-        uri = self._record_uri(chunk_id)
-        if self._storage.size(uri) is None:
+    def write_record(self, segment: Segment) -> None:
+        """Say that a segment is stored, and what it must be found as."""
+        self._storage.write(self.record_uri(segment.chunk_id), _to_json(_record(segment)))
+
+    def find_segments(self, chunks: Iterable[Chunk]) -> Found:
+        """Look for the segments of chunks; their content is checked when it is read."""
+        found = Found({}, [])
+        with ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="asha-find") as threads:
+            wanted = {chunk.chunk_id: chunk for chunk in chunks}
+            for key, segment in zip(wanted, threads.map(self._find, wanted.values()), strict=True):
+                if isinstance(segment, Segment):
+                    found.segments[key] = segment
+                elif segment is not None:
+                    found.damaged.append(key)
+        return found
+
+    def _find(self, chunk: Chunk) -> Segment | str | None:
+        """A chunk's segment, None where there is none, or what is wrong with it."""
+        try:
+            content = self._storage.read(self.record_uri(chunk.chunk_id))
+        except NotFoundError:
             return None
         try:
-            data = json.loads(self._storage.read(uri))
-            segment = Segment(
-                chunk_id=chunk_id,
-                sha256=str(data["sha256"]),
-                num_bytes=int(data["bytes"]),
-                num_frames=int(data["frames"]),
-                seconds=float(data["seconds"]),
-                worker=str(data["worker"]),
-            )
-        except (ValueError, KeyError, TypeError):
-            return None  # a torn record counts as none; the chunk is rendered again
-        if self._storage.size(self.segment_uri(chunk_id)) != segment.num_bytes:
-            return None
+            segment = _segment(chunk.chunk_id, content)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return "its record is none"
+        if segment.num_frames != chunk.num_frames:
+            return "it has other frames"
+        if self._storage.size(self.segment_uri(chunk.chunk_id)) != segment.num_bytes:
+            return "it has another size"
         return segment
 
     def fetch_segment(self, segment: Segment, path: Path) -> None:
         """Copy a segment to a local file and check it against its record.
 
         Raises:
-            StorageError: if it is not the file that was committed.
+            SegmentError: if it is not the file that was committed.
         """
         uri = self.segment_uri(segment.chunk_id)
-        self._storage.download(uri, path)
+        try:
+            self._storage.download(uri, path)
+        except NotFoundError as error:
+            raise SegmentError(f"reading segment {uri}: it is gone", segment.chunk_id) from error
         if file_digest(path) != segment.sha256:
-            self._storage.delete(self._record_uri(segment.chunk_id))
-            raise StorageError(
-                f"reading segment {uri}: it has changed since it was rendered; render again, "
-                "and it alone is made anew"
+            raise SegmentError(
+                f"reading segment {uri}: it has changed since it was rendered", segment.chunk_id
             )
+
+    def forget_segment(self, chunk_id: str) -> None:
+        """Delete a segment's record, so that it is there for nobody; its file is replaced later."""
+        self._storage.delete(self.record_uri(chunk_id))
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Store a render's manifest."""
-        self._storage.write(self.manifest_uri(manifest.render_id), _to_json(to_plain(manifest)))
+        self._storage.write(self.manifest_uri(manifest.render_id), encode_manifest(manifest))
 
-    def _record_uri(self, chunk_id: str) -> str:
-        return join(self.uri, "segments", f"{chunk_id}.json")
+    def read_manifest(self, render_id: str) -> Manifest:
+        """A render's manifest.
+
+        Raises:
+            NotFoundError: if there is none.
+            ManifestError: if it is damaged or too new.
+        """
+        uri = self.manifest_uri(render_id)
+        return decode_manifest(self._storage.read(uri), uri)
 
 
-def to_plain(manifest: Manifest) -> dict[str, Any]:
-    """A manifest as plain data."""
-    return {
-        "version": MANIFEST_VERSION,
-        "render_id": manifest.render_id,
-        "spec": manifest.spec,
-        "digests": manifest.digests,
-        "fps": str(manifest.fps),
-        "size": list(manifest.size),
-        "numerics": asdict(manifest.numerics),
-        "encoder": asdict(manifest.encoder),
-        "start": manifest.start,
-        "frames": manifest.num_frames,
-        "duration_s": str(manifest.duration_s),
-        "chunks": [[chunk.start, chunk.stop, chunk.chunk_id] for chunk in manifest.chunks],
-    }
+def sweep_work(uri: str) -> int:
+    """Delete what killed processes have left half written in a local work root; how much it was."""
+    if is_s3(uri):  # what is half uploaded is nowhere
+        return 0
+    return sweep(Path(uri), *(path for path in Path(uri).rglob("*") if path.is_dir()))
 
 
 def _record(segment: Segment) -> dict[str, Any]:
@@ -126,6 +154,20 @@ def _record(segment: Segment) -> dict[str, Any]:
         "seconds": round(segment.seconds, 3),
         "worker": segment.worker,
     }
+
+
+def _segment(chunk_id: str, content: bytes) -> Segment:
+    if len(content) > MAX_RECORD_BYTES:
+        raise ValueError("no record is so long")
+    data = json.loads(content)
+    return Segment(
+        chunk_id=chunk_id,
+        sha256=str(data["sha256"]),
+        num_bytes=int(data["bytes"]),
+        num_frames=int(data["frames"]),
+        seconds=float(data["seconds"]),
+        worker=str(data["worker"])[:200],
+    )
 
 
 def _to_json(data: Mapping[str, Any]) -> bytes:

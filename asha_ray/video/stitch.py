@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 
-from asha_ray.errors import EncodeError
+from asha_ray.errors import EncodeError, SegmentError
 from asha_ray.ffmpeg import INPUT_OPTIONS, file_url
 
 REORDER_DELAY = 2
@@ -41,7 +41,8 @@ def stitch(
         The number of frames.
 
     Raises:
-        EncodeError: if a segment is not what it should be, or the file cannot be written.
+        SegmentError: if the segment that was read last is not what it should be.
+        EncodeError: if the file cannot be written.
     """
     counter = _Counter()
     try:
@@ -72,9 +73,12 @@ class _Counter:
 
 
 def _add_video(output: Any, first: Path, fps: Fraction) -> Any:
-    with av.open(file_url(first), options=INPUT_OPTIONS) as source:
-        # Opaque, or the decoder that happened to open it must also be an encoder (AV1: it is not).
-        stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
+    try:
+        with av.open(file_url(first), options=INPUT_OPTIONS) as source:
+            # Opaque, or the decoder that opened it must also be an encoder (AV1's is not).
+            stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
+    except (av.FFmpegError, IndexError) as error:
+        raise SegmentError(f"joining segment {first.name}: {error}") from error
     stream.time_base = 1 / fps
     return stream
 
@@ -97,28 +101,34 @@ def _segment_packets(
     path: Path, num_frames: int, base: int, stream: Any, fps: Fraction
 ) -> Iterator[Any]:
     seen = 0
-    with av.open(file_url(path), options=INPUT_OPTIONS) as source:
-        for packet in source.demux(source.streams.video[0]):
-            if packet.size == 0:
-                continue  # the demuxer's mark at the end
-            local = packet.pts * packet.time_base * fps
-            if local.denominator != 1 or not 0 <= local < num_frames:
-                raise EncodeError(f"joining segment {path.name}: a frame lies at {local}")
-            if seen == 0 and not packet.is_keyframe:
-                raise EncodeError(f"joining segment {path.name}: it does not begin with a keyframe")
-            packet.time_base = 1 / fps
-            packet.pts = base + int(local)
-            packet.dts = base + seen - REORDER_DELAY
-            packet.duration = 1
-            packet.stream = stream
-            if packet.dts > packet.pts:
-                raise EncodeError(f"joining segment {path.name}: its frames are reordered too far")
-            yield packet
-            seen += 1
+    try:
+        with av.open(file_url(path), options=INPUT_OPTIONS) as source:
+            for packet in source.demux(source.streams.video[0]):
+                if packet.size == 0:
+                    continue  # the demuxer's mark at the end
+                _place(packet, path, num_frames, base, seen, fps)
+                packet.stream = stream
+                yield packet
+                seen += 1
+    except (av.FFmpegError, IndexError) as error:
+        raise SegmentError(f"joining segment {path.name}: {error}") from error
     if seen != num_frames:
-        raise EncodeError(
-            f"joining segment {path.name}: it has {seen} frames, not {num_frames}; render it again"
-        )
+        raise SegmentError(f"joining segment {path.name}: it has {seen} frames, not {num_frames}")
+
+
+def _place(packet: Any, path: Path, num_frames: int, base: int, seen: int, fps: Fraction) -> None:
+    """Give a packet its place in the whole video."""
+    local = packet.pts * packet.time_base * fps
+    if local.denominator != 1 or not 0 <= local < num_frames:
+        raise SegmentError(f"joining segment {path.name}: a frame lies at {local}")
+    if seen == 0 and not packet.is_keyframe:
+        raise SegmentError(f"joining segment {path.name}: it does not begin with a keyframe")
+    packet.time_base = 1 / fps
+    packet.pts = base + int(local)
+    packet.dts = base + seen - REORDER_DELAY
+    packet.duration = 1
+    if packet.dts > packet.pts:
+        raise SegmentError(f"joining segment {path.name}: its frames are reordered too far")
 
 
 def _audio_packets(source: Any, stream: Any) -> Iterator[tuple[Fraction, int, Any]]:

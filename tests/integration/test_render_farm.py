@@ -20,6 +20,7 @@ import asha_ray
 from asha_ray.errors import EncodeError, FarmError, StorageError
 from asha_ray.farm.render import RenderResult
 
+TOLD = r"frames 60 to 89 failed 3 times: .* on purpose\n2 of 6 chunks are finished and kept"
 RATES = ["24", "25", "30", "30000/1001", "60"]
 Frames = Callable[[Path], np.ndarray]
 
@@ -219,21 +220,37 @@ class TestReuse:
         assert again.reused_chunks == first.chunks - 2
         assert sha256(tmp_path / "v.mp4") == before
 
-    def test_a_changed_segment_is_noticed_and_then_made_anew(
-        self, track: Path, model: Path, tmp_path: Path
+    def test_changed_segments_alone_are_made_anew(
+        self, track: Path, model: Path, tmp_path: Path, recorder: Any
     ) -> None:
+        """The same size with another byte: only reading it tells, which is when it is joined."""
         options = {"work": tmp_path / "work", "chunk_seconds": 0.5}
         first = serial(track, model, tmp_path / "v.mp4", **options)
-        segment = min((tmp_path / "work" / "segments").glob("*.mp4"))
-        content = bytearray(segment.read_bytes())
-        content[len(content) // 2] ^= 255
-        segment.write_bytes(content)
+        segments = sorted((tmp_path / "work" / "segments").glob("*.mp4"))
+        for segment in segments[1:3]:
+            content = bytearray(segment.read_bytes())
+            content[len(content) // 2] ^= 255
+            segment.write_bytes(content)
+        untouched = segments[0].stat().st_mtime_ns
 
-        with pytest.raises(StorageError, match="it has changed since it was rendered"):
-            serial(track, model, tmp_path / "w.mp4", **options)
-        again = serial(track, model, tmp_path / "w.mp4", **options)
+        again = serial(track, model, tmp_path / "w.mp4", progress=recorder, **options)
 
-        assert again.reused_chunks == first.chunks - 1
+        assert again.reused_chunks == first.chunks - 2
+        assert sha256(tmp_path / "w.mp4") == sha256(tmp_path / "v.mp4")
+        assert segments[0].stat().st_mtime_ns == untouched
+        assert any("has changed since it was rendered" in note for note in recorder.notes)
+        assert any("it and 1 more are rendered again" in note for note in recorder.notes)
+
+    def test_fresh_renders_all_again(self, track: Path, model: Path, tmp_path: Path) -> None:
+        options = {"work": tmp_path / "work", "chunk_seconds": 0.5, "duration": 1}
+        serial(track, model, tmp_path / "v.mp4", **options)
+        records = list((tmp_path / "work" / "segments").glob("*.json"))
+        before = {path: path.stat().st_mtime_ns for path in records}
+
+        again = serial(track, model, tmp_path / "w.mp4", fresh=True, **options)
+
+        assert again.reused_chunks == 0
+        assert all(path.stat().st_mtime_ns > before[path] for path in records)
         assert sha256(tmp_path / "w.mp4") == sha256(tmp_path / "v.mp4")
 
     @pytest.mark.usefixtures("local_ray")
@@ -316,9 +333,10 @@ class TestFailure:
         assert names(temporary) == set()
         assert_no_temporaries(tmp_path / "out")
 
-    def test_a_segment_that_is_no_video(
-        self, temporary: Path, track: Path, model: Path, tmp_path: Path
+    def test_a_foreign_segment_with_a_record_of_its_own(
+        self, temporary: Path, track: Path, model: Path, tmp_path: Path, recorder: Any
     ) -> None:
+        """It is all that its record says, and yet no video: it is rendered again, and said so."""
         work = tmp_path / "work"
         options = {"work": work, "chunk_seconds": 0.5}
         serial(track, model, tmp_path / "a.mp4", **options)
@@ -327,11 +345,31 @@ class TestFailure:
         record = json.loads(segment.with_suffix(".json").read_text())
         record |= {"sha256": sha256(segment), "bytes": segment.stat().st_size}
         segment.with_suffix(".json").write_text(json.dumps(record))
-        out = tmp_path / "out"
-        out.mkdir()
 
-        with pytest.raises(EncodeError, match="joining segment"):
-            serial(track, model, out / "b.mp4", **options)
+        serial(track, model, tmp_path / "b.mp4", progress=recorder, **options)
+
+        assert sha256(tmp_path / "b.mp4") == sha256(tmp_path / "a.mp4")
+        assert any("it is rendered again" in note for note in recorder.notes)
+        assert names(temporary) == set()
+
+    def test_segments_that_are_damaged_again_and_again_end_the_render(
+        self, temporary: Path, track: Path, model: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        from asha_ray.storage.local import LocalStorage
+
+        plain = LocalStorage.download
+
+        def damage(self: LocalStorage, uri: str, path: Path) -> None:
+            plain(self, uri, path)
+            if uri.endswith(".mp4"):
+                path.write_bytes(path.read_bytes()[:-1])
+
+        monkeypatch.setattr(LocalStorage, "download", damage)
+        out = tmp_path / "out"
+
+        with pytest.raises(EncodeError, match="it has changed since it was rendered"):
+            serial(track, model, out / "v.mp4", work=tmp_path / "work", duration=0.5)
 
         assert names(out) == set()
         assert names(temporary) == set()
@@ -400,7 +438,7 @@ class TestFailure:
 
         monkeypatch.setattr(ChunkRenderer, "render", fail_at_third)
         options = {"work": tmp_path / "work", "chunk_seconds": 0.5}
-        with pytest.raises(FarmError, match=r"on purpose\n2 of 6 chunks are kept"):
+        with pytest.raises(FarmError, match=TOLD):
             serial(track, model, tmp_path / "v.mp4", **options)
         monkeypatch.undo()
 
@@ -500,14 +538,6 @@ class TestKinds:
         assert numerics["threads"] == 1
 
 
-def test_where_all_is_there_no_worker_is_waited_for() -> None:
-    from asha_ray.farm.ray_executor import _Pool
-
-    pool = _Pool(job=None, num_workers=0, resources={})
-
-    assert list(pool.run([], print)) == []
-
-
 @pytest.mark.usefixtures("local_ray")
 class TestLostWorkers:
     SLOW = {"size": "640x480", "preset": "slower", "chunk_seconds": 0.4, "crf": 20}  # noqa: RUF012
@@ -525,7 +555,7 @@ class TestLostWorkers:
 
         def kill() -> None:
             while len(killed) < num_kills and not ended.is_set():
-                for process in descendants("ray::_RenderActor.render"):
+                for process in descendants("ray::RenderActor.render"):
                     if process.pid not in killed:
                         process.kill()
                         killed.append(process.pid)
@@ -555,13 +585,13 @@ class TestLostWorkers:
 
         def kill() -> None:
             while not ended.wait(0.02):
-                for process in descendants("ray::_RenderActor.render"):
+                for process in descendants("ray::RenderActor.render"):
                     process.kill()
 
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            with pytest.raises(FarmError, match="5 workers died over it"):
+            with pytest.raises(FarmError, match="10 workers died over it"):
                 asha_ray.render(track, model=model, out=tmp_path / "v.mp4", **self.SLOW)
         finally:
             ended.set()

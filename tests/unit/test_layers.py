@@ -10,13 +10,14 @@ import pytest
 import asha_ray
 
 ROOT = Path(asha_ray.__file__).parent
-BASE = {"spec", "values", "progress", "errors", "ffmpeg", "scratch"}
+BASE = {"spec", "values", "progress", "errors", "ffmpeg", "scratch", "faults"}
 PURE = {"audio", "vae", "motion", "video", "storage"}
 
 MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
     "scratch": set(),
+    "faults": set(),
     "ffmpeg": {"errors"},
     "values": {"errors"},
     "spec": {"errors", "values"},

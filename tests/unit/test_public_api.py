@@ -58,9 +58,9 @@ COMMANDS = {
     "render": (
         "audio",
         "--allow-mixed --chunk-seconds --codec --config --crf --decay-rate --decay-shape "
-        "--decay-time --duration --executor --fit --fps --json --keyframe-gap --keyframes "
-        "--min-factor --model --model-dir --motion --normalise --out --preset --same-kind --seed "
-        "--size --start --stem --stems --stems-model --work --workers",
+        "--decay-time --duration --executor --fit --fps --fresh --json --keyframe-gap --keyframes "
+        "--min-factor --model --model-dir --motion --normalise --out --preset --reuse --same-kind "
+        "--seed --size --start --stem --stems --stems-model --work --workers",
     ),
     "sample": ("", "--count --from --json --model --out --seed"),
     "stems": (
@@ -84,7 +84,7 @@ FIELDS = {
     "FeatureSettings": "stems stem stems_model model_dir normalise decay_time decay_rate "
     "decay_shape",
     "MotionSettings": "name keyframes keyframe_gap min_factor",
-    "RunSettings": "executor workers chunk_s work priority allow_mixed",
+    "RunSettings": "executor workers chunk_s work priority allow_mixed fresh",
     "TrainSpec": "version kind images output preset size fit latent epochs batch_size "
     "learning_rate schedule kl_weight encoder_filters decoder_filters keyframes_from seed run",
     "TrainRun": "workers resume",
@@ -95,8 +95,8 @@ FIELDS = {
 
 OPTIONS = {
     "RENDER_OPTIONS": "allow_mixed audio chunk_seconds codec crf decay_rate decay_shape decay_time "
-    "duration executor fit fps keyframe_gap keyframes min_factor model model_dir motion normalise "
-    "out preset priority seed size start stem stems stems_model work workers",
+    "duration executor fit fps fresh keyframe_gap keyframes min_factor model model_dir motion "
+    "normalise out preset priority seed size start stem stems stems_model work workers",
     "TRAIN_OPTIONS": "batch_size decoder_filters encoder_filters epochs fit images "
     "keyframes_from kl_weight latent learning_rate out preset resume schedule seed size workers",
     "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps model_dir normalise stem "
@@ -120,7 +120,7 @@ features: {stems: none, stem: mix, stems_model: null, model_dir: null, normalise
 motion: {name: seed-exponential, keyframes: null, keyframe_gap: 1.0, min_factor: 1.0}
 effects: []
 run: {executor: ray, workers: null, chunk_s: 10.0, work: null, priority: 0,
-      allow_mixed: false}
+      allow_mixed: false, fresh: false}
 """
 
 
@@ -194,7 +194,7 @@ def test_every_command_line_option_is_a_keyword_in_python(command, options):
         known |= {"fetch", "setup_tf"}
     arguments, names = COMMANDS[command]
     flat = {name.removeprefix("--").replace("-", "_") for name in names.split()}
-    flat -= {"same_kind"}  # the other word of --allow-mixed
+    flat -= {"same_kind", "reuse"}  # the other words of --allow-mixed and --fresh
     assert {*flat, *arguments.split()} <= known
 
 

@@ -270,7 +270,7 @@ class TestManifest:
     def test_is_plain_data(self) -> None:
         import json
 
-        from asha_ray.storage.work import to_plain
+        from asha_ray.storage.manifest import to_plain
 
         data = json.loads(json.dumps(to_plain(plan_of(make_spec()).manifest)))
 

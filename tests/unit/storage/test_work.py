@@ -5,12 +5,13 @@ from fractions import Fraction
 
 import pytest
 
-from asha_ray.errors import NotFoundError, StorageError
+from asha_ray.errors import SegmentError
 from asha_ray.storage.keys import file_digest
-from asha_ray.storage.work import WorkRoot, to_plain
+from asha_ray.storage.manifest import to_plain
+from asha_ray.storage.work import WorkRoot, sweep_work
 from asha_ray.values import Chunk, EncoderSettings, Manifest, Numerics, Segment
 
-MEASURED = {"num_frames": 60, "seconds": 1.23456, "worker": "here"}
+CHUNK = Chunk(0, 30, 90, "abc")
 
 
 @pytest.fixture
@@ -32,16 +33,29 @@ def segment_file(tmp_path):
 
 @pytest.fixture
 def committed(work, segment_file):
-    return work.commit_segment(segment_file, "abc", **MEASURED)
+    segment = Segment("abc", file_digest(segment_file), 500, 60, 1.23456, "here")
+    work.upload_segment(segment_file, segment)
+    work.write_record(segment)
+    return segment
 
 
-def test_a_committed_segment_is_found_as_it_was_measured(work, committed, segment_file):
-    assert committed == Segment("abc", file_digest(segment_file), 500, 60, 1.23456, "here")
-    found = work.find_segment("abc")
-    assert found is not None
-    assert (found.sha256, found.num_bytes, found.num_frames) == (committed.sha256, 500, 60)
-    assert found.seconds == pytest.approx(1.23456, abs=1e-3)
-    assert work.find_segment("other") is None
+def found(work):
+    """The segment that is there, `damaged`, or None."""
+    result = work.find_segments([CHUNK])
+    return "damaged" if result.damaged else result.segments.get("abc")
+
+
+def test_a_committed_segment_is_found_as_it_was_measured(work, committed):
+    segment = found(work)
+    assert (segment.sha256, segment.num_bytes, segment.num_frames) == (committed.sha256, 500, 60)
+    assert segment.seconds == pytest.approx(1.23456, abs=1e-3)
+    assert segment.worker == "here"
+
+
+def test_all_chunks_of_a_render_are_looked_for(work, committed):
+    others = [Chunk(index, 0, 60, f"other{index}") for index in range(1, 200)]
+    result = work.find_segments([*others, CHUNK])
+    assert (list(result.segments), result.damaged) == (["abc"], [])
 
 
 def test_the_layout_is_frozen(work, committed, folder):
@@ -60,14 +74,10 @@ def test_the_layout_is_frozen(work, committed, folder):
     assert work.manifest_uri("r") == f"{folder}/renders/r/render.json"
 
 
-def test_the_record_is_written_after_the_segment(work, segment_file, monkeypatch):
-    """The other way round, a worker killed in between leaves a record of nothing."""
-    order = []
-    storage = work._storage
-    monkeypatch.setattr(storage, "upload", lambda path, uri: order.append(uri))
-    monkeypatch.setattr(storage, "write", lambda uri, data: order.append(uri))
-    work.commit_segment(segment_file, "abc", **MEASURED)
-    assert [uri.rpartition(".")[2] for uri in order] == ["mp4", "json"]
+def test_a_segment_without_its_record_is_there_for_nobody(work, segment_file):
+    """A worker killed between the two has left a file, and said nothing."""
+    work.upload_segment(segment_file, Segment("abc", "0" * 64, 500, 60, 1.0, "here"))
+    assert found(work) is None
 
 
 def _record(folder):
@@ -81,7 +91,8 @@ def _edited(folder, **changes):
 
 
 TORN = {
-    "no-record": lambda folder: _record(folder).unlink(),
+    "other-frames": lambda folder: _edited(folder, frames=61),
+    "endless-record": lambda folder: _record(folder).write_text("[" * 100_000),
     "empty-record": lambda folder: _record(folder).write_bytes(b""),
     "half-a-record": lambda folder: _record(folder).write_text('{"sha256": "ab'),
     "no-text": lambda folder: _record(folder).write_bytes(b"\xff\xfe\0\1"),
@@ -96,10 +107,10 @@ TORN = {
 
 
 @pytest.mark.parametrize("kind", TORN)
-def test_what_is_not_whole_is_not_there(work, committed, folder, kind):
-    """The chunk is rendered again, and the render goes on."""
+def test_what_is_not_whole_is_damaged(work, committed, folder, kind):
+    """The chunk is rendered again, a person is told, and the render goes on."""
     TORN[kind](folder)
-    assert work.find_segment("abc") is None
+    assert found(work) == "damaged"
 
 
 def test_a_segment_is_fetched_and_checked(work, committed, tmp_path):
@@ -107,26 +118,37 @@ def test_a_segment_is_fetched_and_checked(work, committed, tmp_path):
     assert (tmp_path / "fetched.mp4").read_bytes() == b"video" * 100
 
 
-def test_a_segment_that_changed_is_refused_and_made_anew(work, committed, folder, tmp_path):
+def test_a_segment_that_changed_is_refused(work, committed, folder, tmp_path):
     """The same length with another byte: only its hash can tell."""
     (folder / "segments" / "abc.mp4").write_bytes(b"video" * 99 + b"vide0")
-    assert work.find_segment("abc") is not None
-    with pytest.raises(StorageError, match=r"abc\.mp4: it has changed since it was rendered"):
+    assert found(work) not in (None, "damaged")
+    with pytest.raises(SegmentError, match=r"abc\.mp4: it has changed since") as caught:
         work.fetch_segment(committed, tmp_path / "fetched.mp4")
-    assert work.find_segment("abc") is None
+    assert caught.value.chunk_ids == ("abc",)
+    work.forget_segment("abc")
+    assert found(work) is None
 
 
-def test_a_segment_that_is_gone_is_not_found(work, committed, folder, tmp_path):
+def test_a_segment_that_is_gone_is_refused_too(work, committed, folder, tmp_path):
     (folder / "segments" / "abc.mp4").unlink()
-    with pytest.raises(NotFoundError, match=r"abc\.mp4"):
+    with pytest.raises(SegmentError, match=r"abc\.mp4: it is gone"):
         work.fetch_segment(committed, tmp_path / "fetched.mp4")
 
 
 def test_committing_twice_is_as_once(work, committed, segment_file):
     """Execution is at least once: a chunk may be finished by two workers."""
-    again = work.commit_segment(segment_file, "abc", **MEASURED)
-    assert again == committed
-    assert work.find_segment("abc") is not None
+    work.upload_segment(segment_file, committed)
+    work.write_record(committed)
+    assert found(work).sha256 == committed.sha256
+
+
+def test_what_a_killed_process_left_is_swept(work, committed, folder):
+    torn = folder / "segments" / ".asha-1.tmp"
+    torn.write_bytes(b"half")
+    assert sweep_work(str(folder)) == 1
+    assert not torn.exists()
+    assert found(work).sha256 == committed.sha256
+    assert sweep_work("s3://bucket/work") == 0
 
 
 def test_a_manifest_is_plain_and_exact(work, folder):
