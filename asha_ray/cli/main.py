@@ -1,12 +1,15 @@
 """The commands: they read options, call `asha_ray.api`, and tell a person what came of it."""
 
 import json
+import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Annotated, Any, Literal, NoReturn
 
+import psutil
 import typer
 
 import asha_ray
@@ -15,6 +18,7 @@ from asha_ray.cli.progress import ConsoleProgress
 from asha_ray.errors import AshaError, SpecError
 
 INTERRUPTED = 130
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DEBUG = "--debug"
 
 app = typer.Typer(
@@ -31,7 +35,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:]
     debug = DEBUG in arguments
-    signal.signal(signal.SIGTERM, _interrupt)
+    for kind in STOP_SIGNALS:
+        signal.signal(kind, _interrupt)
     try:
         code = app([item for item in arguments if item != DEBUG], standalone_mode=False)
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
@@ -68,7 +73,19 @@ def _interrupted() -> int:
 
 
 def _interrupt(*_: object) -> NoReturn:
+    for kind in STOP_SIGNALS:
+        signal.signal(kind, _stop_at_once)
+    _say("stopping; once more stops at once, and loses nothing that is finished either")
     raise KeyboardInterrupt
+
+
+def _stop_at_once(*_: object) -> NoReturn:
+    # Encoders, and a Ray of our own, some of whose processes would outlive it by minutes. What is
+    # left half written is known by its free lock, and swept by whoever comes next.
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    os._exit(INTERRUPTED)
 
 
 def _say(message: str) -> None:

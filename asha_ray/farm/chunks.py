@@ -24,6 +24,9 @@ class ChunkWork:
         plan: the render.
         progress: hears of frames and of what was found.
         journal: hears of everything.
+
+    Attributes:
+        num_reused: chunks of the video whose segments an earlier render had left.
     """
 
     def __init__(
@@ -40,11 +43,7 @@ class ChunkWork:
         self._segments: dict[str, Segment] = {}
         self._reused: set[str] = set()
         self._num_frames_done = 0
-
-    @property
-    def num_reused(self) -> int:
-        """Chunks of the video whose segments an earlier render had left."""
-        return sum(chunk.chunk_id in self._reused for chunk in self._plan.manifest.chunks)
+        self.num_reused = 0
 
     @property
     def num_missing_frames(self) -> int:
@@ -60,7 +59,7 @@ class ChunkWork:
         chunks = self._plan.manifest.chunks
         found = self._work.find_segments(chunks)
         self._segments = found.segments
-        self._reused = set(found.segments)
+        self._count_reused(set(found.segments))
         if self.num_reused:
             self._progress.note(f"{self.num_reused} of {len(chunks)} chunks are there already")
         if found.damaged:
@@ -79,7 +78,11 @@ class ChunkWork:
         for chunk_id in error.chunk_ids:
             self._work.forget_segment(chunk_id)
             self._segments.pop(chunk_id, None)
-            self._reused.discard(chunk_id)
+        self._count_reused(self._reused.difference(error.chunk_ids))
+
+    def _count_reused(self, reused: set[str]) -> None:
+        self._reused = reused
+        self.num_reused = sum(chunk.chunk_id in reused for chunk in self._plan.manifest.chunks)
 
     def finish(self) -> tuple[Segment, ...]:
         """Render what is missing; all segments, in order.

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from asha_ray.errors import ManifestError
-from asha_ray.values import Chunk, Manifest, Numerics
+from asha_ray.values import Chunk, EncoderSettings, Manifest, Numerics
 
 VERSION = 1
 MAX_BYTES = 256 << 20
@@ -75,25 +75,27 @@ def decode_manifest(content: bytes, source: str) -> Manifest:
 
 
 def _from_plain(data: Mapping[str, Any]) -> Manifest:
-    fields = {key: data[key] for key in ("render_id", "spec", "digests", "start")}
-    chunks = [
-        Chunk(index, start, stop, chunk_id)
-        for index, (start, stop, chunk_id) in enumerate(data["chunks"])
-    ]
-    numerics = Numerics(**data["numerics"])  # fields that are not known here are refused
+    fields = {key: data[key] for key in ("render_id", "spec", "digests", "start", "size")}
     manifest = _CODEC.validate_python(
         {
             **fields,
             "fps": Fraction(_short(data["fps"])),
-            "size": tuple(data["size"]),
-            "numerics": numerics,
-            "encoder": data["encoder"],
-            "num_frames": data["frames"],
             "duration_s": Fraction(_short(data["duration_s"])),
-        },
-        strict=True,
+            "numerics": _known(Numerics, data["numerics"]),
+            "encoder": _known(EncoderSettings, data["encoder"]),
+            "num_frames": data["frames"],
+        }
     )
+    chunks = [
+        Chunk(index, int(start), int(stop), str(chunk_id))
+        for index, (start, stop, chunk_id) in enumerate(data["chunks"])
+    ]
     return replace(manifest, chunks=tuple(chunks))
+
+
+def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of which each means something here: one that does not might have changed a frame."""
+    return asdict(kind(**data))
 
 
 def _check(manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from asha_ray.scratch import sweep
 from tests import media
 
 REPOSITORY = Path(__file__).parents[2]
@@ -110,7 +111,29 @@ def test_a_serial_render(
     assert out == ""
     assert "Traceback" not in err
     assert_nothing_is_left(tmp_path, temporary, encoders)
+    assert "0 of 2 chunks are finished and kept in" in err
     assert "interrupted; the same command goes on from what is finished" in err
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_second_signal_stops_at_once(
+    executor: str, start: Callable, tmp_path: Path, temporary: Path
+) -> None:
+    """What it leaves half done is swept by whoever comes next, and nothing goes on."""
+    process = start(executor)
+    wait_for(lambda: encoders_below(process), 120, "an encoder")
+    below = psutil.Process(process.pid).children(recursive=True)
+
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert alive == []
+    sweep(temporary, *(tmp_path / "work").rglob("*"))
+    assert_nothing_is_left(tmp_path, temporary, [])
 
 
 @pytest.mark.slow
