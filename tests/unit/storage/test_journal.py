@@ -1,0 +1,168 @@
+"""Events and heartbeats: small files, in order, and no harm where they cannot be written."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from asha_ray.errors import StorageError
+from asha_ray.storage import journal
+from asha_ray.storage.journal import Journal, age_s, is_alive, read_events, read_heartbeat
+from asha_ray.storage.local import LocalStorage
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> str:
+    return str(tmp_path / "work")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "EVENTS_EVERY_S", 0.01)
+    monkeypatch.setattr(journal, "HEARTBEAT_EVERY_S", 0.02)
+
+
+def told(work: str) -> list[str]:
+    return [str(event["event"]) for event in read_events(work, "r")]
+
+
+def test_events_are_read_as_they_were_told(work: str) -> None:
+    with Journal(work, "r") as told_to:
+        told_to.tell("chunk-done", chunk=3, frames=[180, 240], worker="here:7")
+        told_to.tell("chunk-failed", error="a line\nand another")
+
+    first, second, last = read_events(work, "r")
+    assert (first["event"], first["chunk"], first["frames"]) == ("chunk-done", 3, [180, 240])
+    assert second["error"] == "a line\nand another"
+    assert last["event"] == "render-done"
+    assert datetime.fromisoformat(first["time"]) <= datetime.fromisoformat(last["time"])
+    assert datetime.now(UTC) - datetime.fromisoformat(first["time"]) < timedelta(minutes=1)
+
+
+def test_files_are_numbered_and_never_written_again(work: str, quick: None) -> None:
+    """A bucket cannot append, and two drivers must not write one file."""
+    journals = [Journal(work, "r"), Journal(work, "r")]
+    assert journals[0].driver != journals[1].driver
+    folder = Path(work) / "renders" / "r" / "events"
+    for told_to in journals:
+        with told_to:
+            for number in range(3):
+                told_to.tell("step", number=number)
+                deadline = threading.Event()
+                while len(list(folder.glob(f"{told_to.driver}-*.jsonl"))) <= number:
+                    assert not deadline.wait(0.01)
+
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == 8
+    for told_to in journals:
+        assert [f"{told_to.driver}-{number:06d}.jsonl" in names for number in range(4)] == [
+            True
+        ] * 4
+    assert told(work) == ["step", "step", "step", "render-done"] * 2
+
+
+def test_torn_and_foreign_lines_are_left_out(work: str) -> None:
+    with Journal(work, "r") as told_to:
+        told_to.tell("one")
+    folder = Path(work) / "renders" / "r" / "events"
+    (folder / "zz-000001.jsonl").write_bytes(b'{"event": "two"}\n[1]\n{"even\n\xff\xfe\n{}\n')
+    (folder / "notes.txt").write_text('{"event": "three"}')
+    assert told(work) == ["one", "render-done", "two"]
+
+
+def test_the_heartbeat_says_how_far_it_is(work: str) -> None:
+    with Journal(work, "r", output="v.mp4", frames=100) as told_to:
+        assert is_alive(read_heartbeat(work, "r"))
+        told_to.status(stage="rendering", frames_done=40)
+        told_to.beat()
+        beat = read_heartbeat(work, "r")
+        assert beat is not None
+        assert (beat["output"], beat["frames"], beat["frames_done"]) == ("v.mp4", 100, 40)
+        assert (beat["state"], beat["driver"]) == ("running", told_to.driver)
+    last = read_heartbeat(work, "r")
+    assert last is not None
+    assert last["state"] == "done"
+    assert not is_alive(last)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(ValueError("on purpose"), "failed"), (KeyboardInterrupt(), "stopped")]
+)
+def test_how_it_ended_is_told(work: str, error: BaseException, state: str) -> None:
+    with pytest.raises(type(error)), Journal(work, "r"):
+        raise error
+    beat = read_heartbeat(work, "r")
+    assert beat is not None
+    assert beat["state"] == state
+    assert beat.get("error") == ("on purpose" if state == "failed" else None)
+    assert told(work) == [f"render-{state}"]
+
+
+def test_a_driver_that_was_not_heard_of_for_a_minute_is_dead() -> None:
+    def beat(seconds: float) -> dict[str, str]:
+        then = datetime.now(UTC) - timedelta(seconds=seconds)
+        return {"state": "running", "time": then.isoformat()}
+
+    assert is_alive(beat(50))
+    assert not is_alive(beat(70))
+    assert not is_alive(None)
+    assert not is_alive({"state": "running"})
+    assert not is_alive({"state": "running", "time": "yesterday"})
+    assert age_s(beat(70)) == pytest.approx(70, abs=5)
+
+
+def test_it_beats_while_it_lives(work: str, quick: None) -> None:
+    with Journal(work, "r"):
+        first = read_heartbeat(work, "r")
+        assert first is not None
+        pause = threading.Event()
+        for _ in range(1000):
+            beat = read_heartbeat(work, "r")
+            if beat is not None and beat["time"] != first["time"]:
+                break
+            pause.wait(0.01)
+        else:
+            pytest.fail("it was not heard of again")
+
+
+def test_a_storage_that_does_not_answer_costs_no_event(
+    work: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = LocalStorage.write
+    refused = threading.Event()
+
+    def refuse(self: LocalStorage, uri: str, data: bytes) -> None:
+        if uri.endswith(".jsonl"):
+            refused.set()
+            raise StorageError("writing: on purpose")
+        plain(self, uri, data)
+
+    with Journal(work, "r") as told_to:
+        monkeypatch.setattr(LocalStorage, "write", refuse)
+        told_to.tell("one")
+        assert refused.wait(10)
+        monkeypatch.setattr(LocalStorage, "write", plain)
+        told_to.tell("two")
+    assert told(work) == ["one", "two", "render-done"]
+
+
+def test_a_storage_that_never_answers_does_not_fill_the_memory(
+    work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "MAX_WAITING", 10)
+    with Journal(work, "r") as told_to:
+        for number in range(25):
+            told_to.tell("step", number=number)
+    events = list(read_events(work, "r"))
+    assert events[0]["event"] == "events-dropped"
+    assert events[0]["count"] == 16
+    assert [event["number"] for event in events[1:-1]] == list(range(16, 25))
+
+
+def test_the_heartbeats_file_is_frozen(work: str) -> None:
+    with Journal(work, "r", output="v.mp4"):
+        path = Path(work) / "renders" / "r" / "heartbeat.json"
+        fields = set(json.loads(path.read_text()))
+    assert fields >= {"version", "render_id", "driver", "host", "pid", "started", "time", "state"}
