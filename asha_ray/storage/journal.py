@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ EVENTS_EVERY_S = 5.0
 HEARTBEAT_EVERY_S = 10.0
 DEAD_AFTER_S = 60.0
 """A driver that was not heard of for so long is dead, or as good as dead."""
+LAST_WORDS_S = 15.0
+"""Longer nobody waits at the end for a storage that does not answer."""
 MAX_WAITING = 50_000
 """Events that are kept for a storage that does not answer; older ones are dropped."""
 VERSION = 1
@@ -95,24 +98,18 @@ class Journal:
         self.status(state=state, **({"error": str(error)} if state == "failed" else {}))
         self.tell(f"render-{state}", **({"error": str(error)} if state == "failed" else {}))
         self._ended.set()
-        self._thread.join()
-        try:
-            self._write_events()
-            self.beat()
-        except StorageError:
-            if kind is None:
-                raise
+        self._thread.join(LAST_WORDS_S)
 
     def _work(self) -> None:
         last_beat = time.monotonic()
-        while not self._ended.wait(EVENTS_EVERY_S):
-            try:
+        ended = False
+        while not ended:
+            ended = self._ended.wait(EVENTS_EVERY_S)
+            with suppress(StorageError):  # the render itself finds out whether it can be stored
                 self._write_events()
-                if time.monotonic() - last_beat > HEARTBEAT_EVERY_S - EVENTS_EVERY_S / 2:
+                if ended or time.monotonic() - last_beat > HEARTBEAT_EVERY_S - EVENTS_EVERY_S / 2:
                     self.beat()
                     last_beat = time.monotonic()
-            except StorageError:
-                continue  # the render itself finds out whether it can be stored
 
     def _write_events(self) -> None:
         with self._lock:
