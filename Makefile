@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests beside one another. An idle process takes over what another has still to do.
+PROCESSES ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 .PHONY: install demo test test-slow check format lock clean
 
@@ -24,10 +27,10 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) --dist worksteal -m "not slow and not gpu"
 
 test-slow: install
-	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 900
+	$(PYTEST) --dist loadgroup -m "slow and not gpu" --timeout 900
 
 format: install
 	$(BIN)/ruff format .
