@@ -7,3 +7,5 @@ import os
 # more than the networks of these tests, which are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Ray's workers give way to all else by default; beside another test process they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
