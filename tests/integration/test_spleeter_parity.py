@@ -20,11 +20,7 @@ from asha_ray.audio.stems.spleeter import FRAME_LENGTH, SEGMENT, SpleeterSeparat
 from asha_ray.audio.stems.spleeter_tf import SpleeterTfSeparator, setup_tf
 from tests.unit.audio.stems.sounds import snr_db, song, stream, whole
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1800),
-    pytest.mark.xdist_group("spleeter-tf"),  # one environment, one model
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ENVIRONMENT = Path(asha_ray.__file__).parents[1] / ".venv" / "spleeter-tf"
 MODELS = os.environ.get("ASHA_PARITY_MODELS", "").split()

@@ -178,7 +178,6 @@ class TestRefusals:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.xdist_group("training")  # so that one undisturbed run serves all
 @pytest.mark.usefixtures("local_ray")
 class TestGoingOn:
     def test_a_resumed_run_is_as_if_it_had_never_stopped(
