@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests beside one another. An idle process takes over what another has still to do; slow tests of a
+# file stay together, for what they share is dear, and the longest file's name comes first.
+PROCESSES ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 .PHONY: install demo test test-slow check format lock clean
 
@@ -24,10 +28,10 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) --dist worksteal -m "not slow and not gpu"
 
 test-slow: install
-	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 900
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "slow and not gpu" --timeout 900
 
 format: install
 	$(BIN)/ruff format .

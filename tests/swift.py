@@ -3,6 +3,7 @@
 It has an environment of its own, since its pins are not ours, built when it is first asked for.
 """
 
+import fcntl
 import subprocess
 import sys
 import venv
@@ -21,11 +22,13 @@ READY = "asha-ray-ready.txt"
 def python() -> Path:
     """The Python of Swift's environment, built if it is not there yet."""
     ready = ENVIRONMENT / READY
-    if not ready.exists() or ready.read_text() != repr(PINS):
-        venv.create(ENVIRONMENT, clear=True, with_pip=True)
-        pip = [ENVIRONMENT / "bin" / "python", "-I", "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "--disable-pip-version-check", *PINS], check=True, timeout=600)
-        ready.write_text(repr(PINS))
+    with ENVIRONMENT.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be about to build it too
+        if not ready.exists() or ready.read_text() != repr(PINS):
+            venv.create(ENVIRONMENT, clear=True, with_pip=True)
+            pip = [ENVIRONMENT / "bin" / "python", "-I", "-m", "pip", "install", "--quiet"]
+            subprocess.run([*pip, "--disable-pip-version-check", *PINS], check=True, timeout=600)
+            ready.write_text(repr(PINS))
     return ENVIRONMENT / "bin" / "python"
 
 

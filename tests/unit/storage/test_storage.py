@@ -15,6 +15,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
+from botocore.retries.standard import ExponentialBackoff
 from moto.server import ThreadedMotoServer
 
 from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
@@ -444,6 +445,8 @@ def moody(aws, monkeypatch):
         monkeypatch.setattr(s3, "PATIENCE_S", patience_s)
         monkeypatch.setattr(s3, "FIRST_PATIENCE_S", patience_s)
         monkeypatch.setattr(s3, "FIRST_PAUSE_S", 0.01)
+        # boto3's own pauses between its first attempts, a second or two
+        monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
         return kind
 
     yield be

@@ -153,8 +153,15 @@ def test_what_pip_cannot_install_is_told(tmp_path, monkeypatch):
     folder = tmp_path / "env"
     with pytest.raises(StemsError, match=r"No matching distribution.*then try again"):
         setup_tf(folder)
-    with pytest.raises(StemsError, match="No matching distribution"):
-        setup_tf(folder)  # what was left half built is in nobody's way
+
+    def begin(command, where):
+        assert not where.exists(), "what was left half built is in the way"
+        raise StemsError("begun anew")
+
+    monkeypatch.setattr(spleeter_tf, "_run", begin)
+    assert folder.exists()
+    with pytest.raises(StemsError, match="begun anew"):
+        setup_tf(folder)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
