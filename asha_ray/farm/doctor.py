@@ -9,6 +9,7 @@ from importlib import metadata
 
 from asha_ray import ffmpeg
 from asha_ray.errors import AshaError, SpecError
+from asha_ray.storage.base import redacted
 from asha_ray.vae.memory import available_bytes
 from asha_ray.video import codecs
 
@@ -138,11 +139,11 @@ def _credentials() -> Finding:
         credentials = session.get_credentials()
         endpoint = boto3.client("s3", region_name=session.region_name).meta.endpoint_url
     except (AshaError, Exception) as error:  # noqa: BLE001 (a doctor reports, whatever it is)
-        return Finding("s3", f"not usable: {error}", "check the AWS configuration")
+        return Finding("s3", f"not usable: {redacted(str(error))}", "check the AWS configuration")
     if credentials is None:
         return Finding("s3", "no credentials: only local paths work")
     # how they were found, never what they are
-    return Finding("s3", f"credentials from {credentials.method}, endpoint {endpoint}")
+    return Finding("s3", f"credentials from {credentials.method}, endpoint {redacted(endpoint)}")
 
 
 def _cluster() -> Finding:

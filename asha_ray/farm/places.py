@@ -7,7 +7,7 @@ from pathlib import Path
 from asha_ray.errors import StorageError
 from asha_ray.scratch import scratch_folder
 from asha_ray.storage import join, parent, storage_of
-from asha_ray.storage.base import is_s3
+from asha_ray.storage.base import is_s3, redacted
 
 
 @contextmanager
@@ -46,4 +46,6 @@ def put(uri: str, write: Callable[[Path], None]) -> None:
             write(local)
             storage_of(uri).upload(local, uri)
     except OSError as error:
-        raise StorageError(f"writing {uri}: {error}; free some space or check the path") from error
+        raise StorageError(
+            redacted(f"writing {uri}: {error}; free some space or check the path")
+        ) from error

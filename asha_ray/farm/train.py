@@ -284,6 +284,7 @@ def _s3_filesystem() -> Any:
     options: dict[str, Any] = {"region": meta.region_name}
     if "amazonaws.com" not in meta.endpoint_url:
         scheme, _, endpoint = meta.endpoint_url.partition("://")
+        endpoint = endpoint.rpartition("@")[2]  # a password in it would stand in pyarrow's errors
         options |= {"scheme": scheme, "endpoint_override": endpoint}
     return S3FileSystem(**options)
 

@@ -10,7 +10,20 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from asha_ray.errors import NotFoundError, SpecError
+from asha_ray.errors import NotFoundError, SpecError, StorageError
+
+_USER = re.compile(r"(?<=://)(?:(?<=s3://)[^\s/@]*:\S*|[^\s/@]*:(?!\d*(?:[/?#\s]|$))\S*|[^\s/@]*)@")
+"""`user:password@` of a uri. An AWS secret may hold slashes, while `:9000/` is a port."""
+_SECRET = re.compile(
+    r"\b([\w.-]*(?:signature|credential|token|secret|passw(?:or)?d|access[_-]?key|api[_-]?key)"
+    r"[\w.-]*|sig|pwd)(=|%3D)[^\s&;,'\"<>]+",
+    re.IGNORECASE,
+)
+"""What signs a link, or what a header or form carries under such a name."""
+HIDDEN = "***"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Entry(NamedTuple):
@@ -18,6 +31,20 @@ class Entry(NamedTuple):
 
     uri: str
     num_bytes: int
+
+
+class Unfinished(NamedTuple):
+    """What a process that was killed left half written; nothing that a list shows.
+
+    Attributes:
+        uri: on a disk the temporary file or folder itself, in a bucket the object it should become.
+        num_bytes: what it takes up.
+        upload_id: which of a bucket's uploads it is; empty on a disk.
+    """
+
+    uri: str
+    num_bytes: int
+    upload_id: str = ""
 
 
 class Storage(Protocol):
@@ -57,6 +84,12 @@ class Storage(Protocol):
     def check_writable(self, uri: str) -> None:
         """Raise `UnwritableError` at once where `uri` could not be written later."""
 
+    def unfinished(self, uri: str) -> Iterator[Unfinished]:
+        """What killed processes left half written below a folder, and nobody works on any more."""
+
+    def discard(self, left: Unfinished) -> None:
+        """Remove what `unfinished` found; fine where it is gone, or in use again."""
+
 
 def is_s3(uri: str) -> bool:
     """Whether a uri lies in a bucket."""
@@ -67,16 +100,48 @@ def storage_of(uri: str) -> Storage:
     """The storage that keeps `uri`.
 
     Raises:
-        SpecError: if it has another scheme than `s3://`.
+        SpecError: if it has another scheme than `s3://`, or holds credentials.
     """
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
-    if scheme and scheme[1] == "s3":
+    require_plain(uri)
+    scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    if scheme and scheme[0] == "s3://":
         return _s3()
     if scheme:
         raise SpecError(f"path {uri}: {scheme[1]}:// is not supported; give a local path or s3://")
     from asha_ray.storage.local import LocalStorage
 
     return LocalStorage()
+
+
+def require_plain(uri: str) -> None:
+    """Make sure that a path holds no secret, since paths are shown, logged and kept in manifests.
+
+    Raises:
+        SpecError: if it does, or could name no file at all.
+    """
+    shown = redacted(uri)
+    if shown != uri and "://" in uri:
+        raise SpecError(
+            f"path {shown}: it holds credentials or a signature; give a plain path, and "
+            "credentials by AWS_PROFILE or the like"
+        )
+    if "\0" in uri:
+        raise SpecError(f"path {uri!r}: no file has such a name; check the path")
+
+
+def redacted(text: str, *secrets: str) -> str:
+    """A text with no credentials in it.
+
+    Hides `user:password@` of uris, signatures of links, and each of `secrets`, wherever they are.
+    `s3://bucket/key` and local paths stay as they are.
+
+        >>> redacted("no answer from https://me:pass@host/x?X-Amz-Signature=5e")
+        'no answer from https://***@host/x?X-Amz-Signature=***'
+    """
+    # By words, since whoever repeats a line's end may write it as `\n`; nothing short is a secret.
+    for word in {word for secret in secrets for word in secret.split() if len(word) >= 4}:
+        text = text.replace(word, HIDDEN)
+    return _SECRET.sub(rf"\1\2{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
 
 
 @functools.cache
@@ -87,8 +152,42 @@ def _s3() -> Storage:
 
 
 def join(uri: str, *parts: str) -> str:
-    """`uri` with path parts below it."""
+    """`uri` with path parts below it; a part may be several with slashes between.
+
+    Raises:
+        StorageError: if the result would not lie below `uri`, or a part is none.
+    """
+    for part in parts:
+        if not is_below(part):
+            raise StorageError(
+                f"path {redacted(uri)}: {redacted(part)!r} does not lie below it; give names "
+                "without '..', empty parts or control characters"
+            )
     return "/".join([uri.rstrip("/"), *parts]) if parts else uri
+
+
+def is_below(part: str) -> bool:
+    """Whether a relative path stays in its folder, in a bucket as on a disk."""
+    names = part.split("/")
+    return not CONTROL.search(part) and not any(name in ("", ".", "..") for name in names)
+
+
+def safe_name(text: str, what: str) -> str:
+    """`text`, which comes from a file and becomes one part of a path.
+
+    Args:
+        text: letters, digits, `.`, `_` and `-`; 128 at most, and no `..`.
+        what: what it is, for the error.
+
+    Raises:
+        StorageError: if it is anything else.
+    """
+    if not _NAME.fullmatch(text) or ".." in text:
+        raise StorageError(
+            f"{what} {redacted(text)[:40]!r}: it is no name (letters, digits, '.', '_' and '-', at "
+            "most 128); the file that it comes from is damaged, check or delete it"
+        )
+    return text
 
 
 def require_file(path: Path) -> None:
@@ -98,7 +197,7 @@ def require_file(path: Path) -> None:
         NotFoundError: if it is not.
     """
     if not path.is_file():
-        raise NotFoundError(f"reading {path}: there is no such file; check the path")
+        raise NotFoundError(f"reading {redacted(str(path))}: there is no such file; check the path")
 
 
 def parent(uri: str) -> str:

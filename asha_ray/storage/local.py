@@ -3,25 +3,31 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from asha_ray.errors import NotFoundError, StorageError, UnwritableError
-from asha_ray.scratch import is_scratch, scratch_file
-from asha_ray.storage.base import Entry, require_file
+from asha_ray.scratch import is_scratch, leftovers, scratch_file
+from asha_ray.storage.base import Entry, Unfinished, redacted, require_file
+from asha_ray.storage.patience import full_disk_patience_s, patiently
 
 REMEDIES = {
     errno.ENOSPC: "free some space, or choose another disk",
+    errno.EDQUOT: "free some space, or choose another disk",
     errno.EACCES: "check its permissions, or choose another place",
     errno.EPERM: "check its permissions, or choose another place",
     errno.EROFS: "the disk is read-only; choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+DISK_REMEDY = "check the path and the disk"
 
 
 class LocalStorage:
-    """`Storage` on local paths."""
+    """`Storage` on local paths.
+
+    Where the disk is full, a write is tried again for half a minute, with pauses that grow.
+    """
 
     def read(self, uri: str) -> bytes:
         """The whole content."""
@@ -30,8 +36,7 @@ class LocalStorage:
 
     def write(self, uri: str, data: bytes) -> None:
         """Replace the whole content; folders are made."""
-        with _explained("writing", uri), _appearing(Path(uri)) as temporary:
-            temporary.write_bytes(data)
+        _put(uri, lambda temporary: temporary.write_bytes(data))
 
     def size(self, uri: str) -> int | None:
         """Bytes of a file, or None where there is none."""
@@ -63,8 +68,7 @@ class LocalStorage:
     def upload(self, path: Path, uri: str) -> None:
         """Put a finished local file at `uri`, whole."""
         require_file(path)
-        with _explained("writing", uri), _appearing(Path(uri)) as temporary:
-            shutil.copyfile(path, temporary)
+        _put(uri, lambda temporary: shutil.copyfile(path, temporary))
 
     def download(self, uri: str, path: Path) -> None:
         """Copy to a local file."""
@@ -82,7 +86,7 @@ class LocalStorage:
         with _explained("reading", uri):
             exists = Path(uri).exists()
         if not exists:
-            raise NotFoundError(f"reading {uri}: there is no such file; check the path")
+            raise NotFoundError(f"reading {redacted(uri)}: there is no such file; check the path")
         yield Path(uri)
 
     def check_writable(self, uri: str) -> None:
@@ -96,6 +100,49 @@ class LocalStorage:
                     pass
         except StorageError as error:
             raise UnwritableError(str(error)) from error
+
+    def unfinished(self, uri: str) -> Iterator[Unfinished]:
+        """Temporary files and folders below a folder that nobody holds."""
+        for name, folders, _ in os.walk(uri):
+            with _explained("listing", uri):
+                found = [path for path in leftovers(Path(name)) if _is_ours(path)]
+                lefts = [Unfinished(str(path), _num_bytes(path)) for path in found]
+            folders[:] = sorted(folder for folder in folders if not _is_ours(Path(folder)))
+            yield from lefts
+
+    def discard(self, left: Unfinished) -> None:
+        """Delete a temporary file or folder, unless somebody holds it."""
+        path = Path(left.uri)
+        with _explained("deleting", left.uri):
+            if not _is_ours(path) or path not in leftovers(path.parent):
+                return
+            with suppress(FileNotFoundError):  # another has had the same idea
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    return is_scratch(Path(path.name))
+
+
+def _num_bytes(path: Path) -> int:
+    total = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(OSError):  # gone meanwhile
+            total += file.lstat().st_size if file.is_file() else 0
+    return total
+
+
+def _put(uri: str, fill: Callable[[Path], object]) -> None:
+    """Fill a temporary file, which takes its name when it is whole."""
+
+    def attempt() -> None:
+        with _explained("writing", uri), _appearing(Path(uri)) as temporary:
+            fill(temporary)
+
+    patiently(attempt, full_disk_patience_s)
 
 
 @contextmanager
@@ -131,17 +178,18 @@ def _umask() -> int:
 
 @contextmanager
 def _explained(doing: str, uri: str) -> Iterator[None]:
+    shown = redacted(uri)
     try:
         yield
     except FileNotFoundError as error:
-        raise NotFoundError(f"{doing} {uri}: there is no such file; check the path") from error
+        raise NotFoundError(f"{doing} {shown}: there is no such file; check the path") from error
     except (FileExistsError, NotADirectoryError) as error:
         raise StorageError(
-            f"{doing} {uri}: a part of the path is a file, not a folder; choose another place"
+            f"{doing} {shown}: a part of the path is a file, not a folder; choose another place"
         ) from error
     except IsADirectoryError as error:
-        raise StorageError(f"{doing} {uri}: it is a folder; give the name of a file") from error
+        raise StorageError(f"{doing} {shown}: it is a folder; give the name of a file") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = REMEDIES.get(error.errno or 0, "check the path and the disk")
-        raise StorageError(f"{doing} {uri}: {reason}; {remedy}") from error
+        remedy = REMEDIES.get(error.errno or 0, DISK_REMEDY)
+        raise StorageError(f"{doing} {shown}: {reason}; {remedy}") from error

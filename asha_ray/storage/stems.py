@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asha_ray.errors import StorageError
-from asha_ray.storage.base import Storage, join, storage_of
+from asha_ray.storage.base import Storage, join, safe_name, storage_of
 from asha_ray.storage.keys import file_digest
 
 TRACK = "track.json"
@@ -55,7 +55,7 @@ class StemStore:
     """
 
     def __init__(self, work: str, key: str) -> None:
-        self.uri = join(work, "stems", key)
+        self.uri = join(work, "stems", safe_name(key, "stems' key"))
         self._storage: Storage = storage_of(work)
 
     def commit(self, part: StemPart, paths: Mapping[str, Path]) -> None:
@@ -69,7 +69,7 @@ class StemStore:
         data = self._read(self._record_uri(number))
         try:
             part = _part(data)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, StorageError):
             return None  # a torn record counts as none; the part is separated again
         sizes = {stem: self._storage.size(self._file_uri(number, stem)) for stem in part.files}
         good = all(sizes[stem] == file.num_bytes for stem, file in part.files.items())
@@ -121,7 +121,7 @@ class StemStore:
         self._storage.write(uri, (json.dumps(data, indent=1) + "\n").encode())
 
     def _file_uri(self, number: int, stem: str) -> str:
-        return join(self.uri, f"{number:05d}-{stem}.flac")
+        return join(self.uri, f"{number:05d}-{safe_name(stem, 'stem')}.flac")
 
     def _record_uri(self, number: int) -> str:
         return join(self.uri, f"{number:05d}.json")
@@ -134,10 +134,8 @@ def stem_file(path: Path) -> StemFile:
 
 def _part(data: Any) -> StemPart:
     files = {
-        str(stem): StemFile(str(file["sha256"]), int(file["num_bytes"]))
+        safe_name(str(stem), "stem"): StemFile(str(file["sha256"]), int(file["num_bytes"]))
         for stem, file in data["files"].items()
     }
-    if not all(stem.isalpha() for stem in files):
-        raise ValueError("a stem's name is a word")  # it becomes a part of a path
     numbers = {name: int(data[name]) for name in ("number", "start", "stop", "sample_rate", "bits")}
     return StemPart(files=files, **numbers)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from asha_ray.errors import NotFoundError, SegmentError
 from asha_ray.scratch import sweep
-from asha_ray.storage.base import Storage, is_s3, join, storage_of
+from asha_ray.storage.base import Storage, is_s3, join, safe_name, storage_of
 from asha_ray.storage.keys import file_digest
 from asha_ray.storage.manifest import decode_manifest, encode_manifest
 from asha_ray.values import Chunk, Manifest, Segment
@@ -46,11 +46,11 @@ class WorkRoot:
 
     def segment_uri(self, chunk_id: str) -> str:
         """Where a chunk's segment lies."""
-        return join(self.uri, "segments", f"{chunk_id}.mp4")
+        return join(self.uri, "segments", f"{safe_name(chunk_id, 'chunk')}.mp4")
 
     def record_uri(self, chunk_id: str) -> str:
         """Where a segment's record lies."""
-        return join(self.uri, "segments", f"{chunk_id}.json")
+        return join(self.uri, "segments", f"{safe_name(chunk_id, 'chunk')}.json")
 
     def features_uri(self, key: str) -> str:
         """Where the features with this hash lie."""
@@ -62,7 +62,7 @@ class WorkRoot:
 
     def render_uri(self, render_id: str) -> str:
         """The folder of all that is known of a render."""
-        return join(self.uri, "renders", render_id)
+        return join(self.uri, "renders", safe_name(render_id, "render"))
 
     def manifest_uri(self, render_id: str) -> str:
         """Where a render's manifest lies."""

@@ -5,6 +5,7 @@ moto, the fast default, takes any credentials and forgets everything.
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -12,7 +13,7 @@ import pytest
 
 import asha_ray
 from asha_ray.errors import NotFoundError, StorageError, UnwritableError
-from asha_ray.storage import Entry, s3, storage_of
+from asha_ray.storage import Entry, Unfinished, s3, storage_of
 from tests.swift import CREDENTIALS, swift
 
 BUCKET = "s3://asha-tests"
@@ -78,6 +79,25 @@ def test_files_go_up_and_come_down(store: str, tmp_path: Path, num_bytes: int) -
     storage_of(uri).download(uri, tmp_path / "down")
     assert (tmp_path / "down").read_bytes() == data
     assert storage_of(uri).size(uri) == num_bytes
+
+
+def test_an_upload_that_nobody_completed_is_found_and_ended(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, uri = store.removeprefix("s3://"), f"{store}/half/v 1.mp4"
+    storage, client = storage_of(store), s3._client()
+    begun = client.create_multipart_upload(Bucket=bucket, Key="half/v 1.mp4")["UploadId"]
+    client.upload_part(
+        Bucket=bucket, Key="half/v 1.mp4", UploadId=begun, PartNumber=1, Body=bytes(1000)
+    )
+    assert list(storage.unfinished(f"{store}/half")) == [], "it is a second old"
+    monkeypatch.setattr(s3, "UNFINISHED_AGE", timedelta(hours=-1))
+    assert list(storage.unfinished(f"{store}/files")) == []
+    [left] = storage.unfinished(f"{store}/half")
+    assert left == Unfinished(uri, 1000, begun)
+    storage.discard(left)
+    storage.discard(left)
+    assert list(storage.unfinished(f"{store}/half")) == []
 
 
 def test_many_objects_are_listed_in_order(store: str) -> None:
