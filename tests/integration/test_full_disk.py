@@ -1,0 +1,103 @@
+"""A work folder's disk that is full for a moment costs time, and one that stays full a clear error.
+
+The disk is a real one, of 100 MB, in a mount namespace of the render's own.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import media
+
+REPOSITORY = Path(__file__).parents[2]
+MOUNT = 'mount -t tmpfs -o size=100m none "$0" && exec "$@"'
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can mount a small disk"
+)
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
+        time.sleep(0.02)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte free."""
+    path = disk / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * (1 << 20))
+        except OSError:
+            return path
+
+
+@pytest.fixture
+def start(model: Path, tmp_path: Path) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
+    """Start a render whose work folder is on the small disk."""
+    sound = media.write_sound(tmp_path / "t.wav", media.music(3, 22050), 22050)
+    (tmp_path / "disk").mkdir()
+    processes = []
+
+    def run() -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [
+                *("unshare", "--mount", "sh", "-c", MOUNT, str(tmp_path / "disk")),
+                *(sys.executable, "-m", "asha_ray", "render", str(sound), "--model", str(model)),
+                *("--out", str(tmp_path / "v.mp4"), "--work", str(tmp_path / "disk" / "work")),
+                *("--chunk-seconds", "0.5", "--size", "320x240", "--executor", "serial"),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_full_disk(
+    lasting: bool, start: Callable[[], "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    process = start()
+    disk = Path(f"/proc/{process.pid}/root{tmp_path}/disk")  # as the render sees it
+    wait_for(lambda: list(disk.glob("work/segments/*.json")), 120, "a first segment")
+    filler = fill(disk)
+    kept = len(list(disk.glob("work/segments/*.json")))
+    assert kept < 6, "the render was over before the disk was full"
+
+    if not lasting:
+        time.sleep(3)  # the disk stays full for so long
+        assert process.poll() is None
+        assert len(list(disk.glob("work/segments/*.json"))) <= kept + 1
+        filler.unlink()
+    _, told = process.communicate(timeout=250)
+
+    if lasting:
+        assert process.returncode == 1
+        assert "No space left on device; free some space, or choose another disk" in told
+        assert "of 6 chunks are finished and kept in" in told
+        assert "Traceback" not in told
+        assert not (tmp_path / "v.mp4").exists()
+    else:
+        assert process.returncode == 0, told
+        video = (tmp_path / "v.mp4").read_bytes()
+        record = (tmp_path / "v.mp4.json").read_text()
+        assert hashlib.sha256(video).hexdigest() in record
