@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asha_ray.api import (
         analyze,
         bench,
+        clean,
         demo,
         doctor,
         fetch_stems_model,
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "analyze",
     "bench",
+    "clean",
     "demo",
     "doctor",
     "fetch_stems_model",

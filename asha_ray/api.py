@@ -29,6 +29,7 @@ from asha_ray.values import Features, FloatArray
 
 if TYPE_CHECKING:
     from asha_ray.farm.bench import BenchResult
+    from asha_ray.farm.clean import CleanResult
     from asha_ray.farm.demo import DemoResult
     from asha_ray.farm.doctor import Finding
     from asha_ray.farm.inspect import Inspection
@@ -303,6 +304,31 @@ def bench(
     from asha_ray.farm.bench import bench as run
 
     return run(_text(model), sizes=sizes, vs=vs, tune=tune, quick=quick, progress=progress)
+
+
+def clean(
+    work: StrPath,
+    *,
+    delete: bool = False,
+    keep_days: float = 7,
+    progress: Progress | None = None,
+) -> "CleanResult":
+    """Find what a work root holds that no finished or running render needs, and delete it.
+
+    Args:
+        work: a work root, local or `s3://`: `.asha` beside a video, or what `work` named.
+        delete: delete it; else nothing is touched.
+        keep_days: how long an unfinished render counts as needed after it was last heard of, since
+            somebody may go on with it; 0 keeps only finished and running ones.
+        progress: hears how far it is.
+
+    Raises:
+        NotFoundError: if there is no work root.
+        AshaError: another of its kinds.
+    """
+    from asha_ray.farm.clean import clean as run
+
+    return run(fspath(work), delete=delete, keep_days=keep_days, progress=progress)
 
 
 def _text(path: StrPath | None) -> str | None:

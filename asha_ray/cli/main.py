@@ -547,3 +547,34 @@ def bench(
     )
     progress.finish()
     _answer(result.document(), bench_text(result), as_json=as_json)
+
+
+@app.command()
+def clean(
+    work: Annotated[
+        str, typer.Argument(help="A work folder: .asha beside a video, or what --work named.")
+    ],
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Really delete; without it nothing is touched.")
+    ] = False,
+    keep_days: Annotated[
+        float,
+        typer.Option(
+            help="Days for which an unfinished render counts as needed after it was last heard "
+            "of; 0 keeps only finished and running ones."
+        ),
+    ] = 7,
+    as_json: options.Json = False,
+) -> None:
+    """List what no finished or running render needs of a work folder; with --delete, delete it.
+
+    Exits with 1 when something should be deleted and it cannot be known what is needed.
+    """
+    from asha_ray.cli.report import clean_document, clean_text
+
+    progress = ConsoleProgress()
+    result = asha_ray.clean(work, delete=delete, keep_days=keep_days, progress=progress)
+    progress.finish()
+    _answer(clean_document(result), clean_text(result), as_json=as_json)
+    if result.blocked and delete:
+        raise typer.Exit(1)

@@ -1,10 +1,15 @@
-"""What `inspect` and `bench` print, for people and for programs."""
+"""What `inspect`, `bench` and `clean` print, for people and for programs."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asha_ray.farm.bench import BenchResult
+    from asha_ray.farm.clean import CleanResult
     from asha_ray.farm.inspect import Inspection
+
+MAX_SHOWN = 20
+"""Renders of one state, or files, that are shown to people; programs are told all."""
 
 
 def inspection_document(video: str, inspection: "Inspection") -> dict[str, Any]:
@@ -108,20 +113,77 @@ def bench_text(result: "BenchResult") -> str:
                 f"{row.cost_fraction:.0%}",
             )
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    table = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
     said = [
         f"{result.kind}, {result.cores} cores: {result.numerics}; {result.encoder}",
-        *table,
+        *_table(lines, num_words=2),
         "frames per second, medians; by cost: what decoding and encoding cost in CPU time, of what",
         f"the whole pipeline costs; at most {result.peak_bytes / 1e9:.2f} GB of memory in all",
     ]
     if result.tuned:
         said.append(f"renders on {result.kind} now follow {result.table}")
     return "\n".join(said)
+
+
+def clean_document(result: "CleanResult") -> dict[str, Any]:
+    """What a work root holds, as plain data."""
+    return asdict(result)
+
+
+def clean_text(result: "CleanResult") -> str:
+    """What a work root holds as a table, its renders, and what became of what nobody needs."""
+    lines: list[tuple[str, ...]] = [("", "needed", "", "not needed", "")]
+    for kind, count in result.counts.items():
+        needed = (str(count.needed), _humane(count.needed_bytes))
+        lines.append((kind, *needed, str(count.unneeded), _humane(count.unneeded_bytes)))
+    said = _table(lines, num_words=1)
+    for state in ("running", "finished", "unfinished", "unknown"):
+        of_state = [
+            f"  {render.render_id[:12]}  {'kept' if render.kept else 'goes'}  "
+            f"{render.output or 'output unknown'}"
+            + ("" if state in ("running", "finished") else f"\n      {render.reason}")
+            for render in result.renders
+            if render.state == state
+        ]
+        said += [f"{state}:", *_first(of_state, "renders")] if of_state else []
+    if result.foreign:
+        said += ["left alone, since asha-ray gives no such names:"]
+        said += _first([f"  {uri}" for uri in result.foreign], "files")
+    said += [f"kept: {why}" for why in result.kept]
+    said.append(_sentence(result))
+    return "\n".join(said)
+
+
+def _sentence(result: "CleanResult") -> str:
+    freed = _humane(result.freed_bytes)
+    if result.blocked:
+        unknown = "what is needed cannot be known, so that only temporaries may go"
+        return f"{unknown}: {freed} {'were freed' if result.deleted else 'would be freed'}"
+    if result.deleted:
+        return f"{freed} were freed"
+    return f"nothing was touched: --delete would free {freed}"
+
+
+def _first(lines: list[str], what: str) -> list[str]:
+    more = len(lines) - MAX_SHOWN
+    return lines if more <= 0 else [*lines[:MAX_SHOWN], f"  and {more} more {what}; see --json"]
+
+
+def _table(lines: list[tuple[str, ...]], num_words: int) -> list[str]:
+    """Lines of cells in columns; the first columns are words, all others numbers."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < num_words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+
+
+def _humane(num_bytes: int) -> str:
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

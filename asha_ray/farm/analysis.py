@@ -131,7 +131,7 @@ def analyze_uri(
         known = _read_kept(root, key)
         features, num_replaced = known or listener.listen()
         if known is None:
-            _keep(root, key, features, num_replaced)
+            _keep(root, key, audio_digest, features, num_replaced)
     return Analysis(features, audio_digest, key, num_replaced)
 
 
@@ -203,8 +203,11 @@ class _Listener:
         assert separator is not None  # noqa: S101 (asked for by whoever calls)
         pcm = self._told(stream_audio(self._path), True)
         work, key = self._work, self._stems_key
+        separating = separate_track(
+            separator, pcm, work, key, self._spread.parts, self._audio_digest
+        )
         # Closed at once when something fails: parts in hand end before their work root does.
-        with closing(separate_track(separator, pcm, work, key, self._spread.parts)) as parts:
+        with closing(separating) as parts:
             # The first stem's stream draws the parts on; the others find them stored.
             branches = tee(parts, len(wanted))
             return {
@@ -223,7 +226,7 @@ class _Listener:
         from asha_ray.audio.features import measure_stream  # brings librosa along
 
         grid = measure_stream(open_stream(), normalise, self._spread.blocks)
-        _keep(self._work, key, as_features(grid), grid.num_replaced)
+        _keep(self._work, key, self._audio_digest, as_features(grid), grid.num_replaced)
         return grid
 
     def _told(self, pcm: PcmStream, tell: bool) -> PcmStream:
@@ -258,11 +261,11 @@ def _read_kept(work: str, key: str) -> tuple[Features, int] | None:
         return None  # torn, or gone meanwhile: measured again
 
 
-def _keep(work: str, key: str, features: Features, num_replaced: int) -> None:
+def _keep(work: str, key: str, audio_digest: str, features: Features, num_replaced: int) -> None:
     root = WorkRoot(work)
     with scratch_folder("features") as folder:
         path = folder / "features.npz"
         write_features(features, path)
         storage_of(work).upload(path, root.features_uri(key))
-    note = json.dumps({"num_replaced": num_replaced}).encode()
+    note = json.dumps({"num_replaced": num_replaced, "audio": audio_digest}).encode()
     storage_of(work).write(root.features_note_uri(key), note)

@@ -77,10 +77,12 @@ def stems(
         storage_of(audio).local_copy(audio) as path,
     ):
         require_sound_file(path)
-        key = stems_key(choice, file_digest(path))
+        audio_digest = file_digest(path)
+        key = stems_key(choice, audio_digest)
         parts = []
         spread, pcm = executor.spread(choice.device), stream_audio(path)
-        with closing(separate_track(choice, pcm, root, key, spread.parts)) as separated:
+        separating = separate_track(choice, pcm, root, key, spread.parts, audio_digest)
+        with closing(separating) as separated:
             for part in separated:
                 parts.append(part)
                 progress.advance((part.stop - part.start) // part.sample_rate)

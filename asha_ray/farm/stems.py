@@ -136,6 +136,7 @@ def separate_track(
     work: str,
     key: str,
     map: OrderedMap,  # noqa: A002
+    audio_digest: str = "",
 ) -> Generator[StemPart, None, None]:
     """Separate a track part by part and store its stems; yields parts in order, as they are there.
 
@@ -145,6 +146,7 @@ def separate_track(
         work: a work root, local or `s3://`.
         key: from `stems_key`.
         map: spreads the parts.
+        audio_digest: sha256 of the sound file; by it, it is known later who needs the stems.
 
     Raises:
         AshaError: one of its kinds; parts that were finished are kept.
@@ -160,7 +162,7 @@ def separate_track(
         for part in map(functools.partial(_separate_and_store, choice, work, key), parts):
             num_parts += 1
             yield part
-    store.finish(num_parts)
+    store.finish(num_parts, audio_digest)
 
 
 def stem_stream(parts: Iterator[StemPart], stem: str, work: str, key: str) -> PcmStream:

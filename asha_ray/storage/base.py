@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -26,11 +27,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class Entry(NamedTuple):
-    """One file or object: its uri, and its size in bytes."""
+@dataclass(frozen=True, order=True, slots=True)
+class Entry:
+    """One file or object.
+
+    Attributes:
+        uri: of it.
+        num_bytes: its size.
+        modified_s: when it was last written, in seconds since 1970; no part of what it is.
+    """
 
     uri: str
     num_bytes: int
+    modified_s: float = field(default=0.0, compare=False)
 
 
 class Unfinished(NamedTuple):

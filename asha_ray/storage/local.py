@@ -56,14 +56,7 @@ class LocalStorage:
     def list(self, uri: str) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri."""
         with _explained("listing", uri):
-            root = Path(uri)
-            paths = [path for path in root.rglob("*") if path.is_file()]
-            entries = [
-                Entry(str(path), path.stat().st_size)
-                for path in paths
-                if not is_scratch(path.relative_to(root))
-            ]
-        yield from sorted(entries)
+            yield from _files_below(Path(uri))
 
     def upload(self, path: Path, uri: str) -> None:
         """Put a finished local file at `uri`, whole."""
@@ -143,6 +136,29 @@ def _put(uri: str, fill: Callable[[Path], object]) -> None:
             fill(temporary)
 
     patiently(attempt, full_disk_patience_s)
+
+
+def _files_below(folder: Path) -> Iterator[Entry]:
+    """Files below a folder in the order of their uris; one folder at a time is held in memory."""
+    try:
+        with os.scandir(folder) as scanned:
+            # As in a uri a slash follows a folder's name: `a/b` comes after `a-b` and before `a0`.
+            names = sorted(
+                item.name + "/" * item.is_dir(follow_symlinks=False)
+                for item in scanned
+                if not is_scratch(Path(item.name))
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return  # there is none, or it is gone meanwhile
+    for name in names:
+        path = folder / name
+        if name.endswith("/"):
+            yield from _files_below(path)
+            continue
+        with suppress(FileNotFoundError):  # gone meanwhile
+            if path.is_file():
+                found = path.stat()
+                yield Entry(str(path), found.st_size, found.st_mtime)
 
 
 @contextmanager

@@ -112,7 +112,8 @@ class S3Storage:
             for item in page.get("Contents", []):
                 if not is_below(item["Key"]):
                     continue  # a console's mark of an empty folder, or what no disk could hold
-                yield Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]))
+                changed_s = item["LastModified"].timestamp()
+                yield Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]), changed_s)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}

@@ -91,9 +91,9 @@ class StemStore:
                 "again, and it alone is made anew"
             )
 
-    def finish(self, num_parts: int) -> None:
-        """Note that these are all parts of the track."""
-        self._write(join(self.uri, TRACK), {"parts": num_parts})
+    def finish(self, num_parts: int, audio_digest: str = "") -> None:
+        """Note that these are all parts of the track, and of which sound file."""
+        self._write(join(self.uri, TRACK), {"parts": num_parts, "audio": audio_digest})
 
     def all_parts(self) -> list[StemPart] | None:
         """Every part in order, if the whole track was separated and is still there."""

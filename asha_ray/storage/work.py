@@ -4,8 +4,10 @@ A segment is there when its record is; the record is written after it and says w
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from asha_ray.storage.keys import file_digest
 from asha_ray.storage.manifest import decode_manifest, encode_manifest
 from asha_ray.values import Chunk, Manifest, Segment
 
+FOLDERS = ("features", "renders", "segments", "stems")
 MAX_RECORD_BYTES = 64 << 10
 LOOKUPS_AT_ONCE = 16
 """Records that are asked for side by side; in a bucket each takes some 20 ms."""
@@ -124,6 +127,34 @@ class WorkRoot:
         """Delete a segment's record, so that it is there for nobody; its file is replaced later."""
         self._storage.delete(self.record_uri(chunk_id))
 
+    def delete_segment(self, chunk_id: str) -> None:
+        """Delete a segment: its record first, which would promise what is not there any more."""
+        self.forget_segment(chunk_id)
+        self._storage.delete(self.segment_uri(chunk_id))
+
+    def delete_features(self, key: str) -> None:
+        """Delete features: first the note, without which they are there for nobody."""
+        self._storage.delete(self.features_note_uri(key))
+        self._storage.delete(self.features_uri(key))
+
+    def delete_render(self, render_id: str) -> None:
+        """Delete all that is known of a render; last, when it was heard of, and what it needs."""
+        folder = self.render_uri(render_id)
+        last = (join(folder, "heartbeat.json"), self.manifest_uri(render_id))
+        for entry in self._storage.list(folder):
+            if entry.uri not in last:
+                self._storage.delete(entry.uri)
+        for uri in last:
+            self._storage.delete(uri)
+        remove_empty_folders(folder)
+
+    def exists(self) -> bool:
+        """Whether anything was ever kept here; a bucket forgets what it does not hold any more."""
+        folders = [join(self.uri, name) for name in FOLDERS]
+        if not is_s3(self.uri) and any(Path(folder).is_dir() for folder in folders):
+            return True
+        return any(next(self._storage.list(folder), None) for folder in folders)
+
     def write_manifest(self, manifest: Manifest) -> None:
         """Store a render's manifest."""
         self._storage.write(self.manifest_uri(manifest.render_id), encode_manifest(manifest))
@@ -144,6 +175,15 @@ def sweep_work(uri: str) -> int:
     if is_s3(uri):  # what is half uploaded is nowhere
         return 0
     return sweep(Path(uri), *(path for path in Path(uri).rglob("*") if path.is_dir()))
+
+
+def remove_empty_folders(uri: str) -> None:
+    """Remove a local folder and those below it, as far as no file lies in them."""
+    if is_s3(uri):  # where a folder is only a part of names
+        return
+    for name, _, _ in os.walk(uri, topdown=False):
+        with suppress(OSError):  # it is not empty
+            Path(name).rmdir()
 
 
 def _record(segment: Segment) -> dict[str, Any]:

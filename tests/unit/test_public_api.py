@@ -20,13 +20,14 @@ from asha_ray import errors, spec
 from asha_ray.cli.main import app
 
 NAMES = """
-AshaError RenderSpec TrainSpec __version__ analyze bench demo doctor fetch_stems_model inspect
+AshaError RenderSpec TrainSpec __version__ analyze bench clean demo doctor fetch_stems_model inspect
 load_model path render sample setup_spleeter_tf stems train
 """
 
 SIGNATURES = {
     "analyze": "audio *out *plot *progress **options",
     "bench": "model *sizes *vs *tune *quick *progress",
+    "clean": "work *delete *keep_days *progress",
     "demo": "out progress",
     "doctor": "",
     "fetch_stems_model": "name *progress",
@@ -48,6 +49,7 @@ COMMANDS = {
         "--out --plot --stem --stems --stems-model --work",
     ),
     "bench": ("", "--json --model --quick --size --tune --vs"),
+    "clean": ("work", "--delete --json --keep-days"),
     "demo": ("", "--json --out"),
     "doctor": ("", "--json"),
     "inspect": ("video", "--decode --json --no-decode"),

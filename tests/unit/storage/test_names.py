@@ -41,7 +41,8 @@ def test_a_key_that_could_be_taken_for_another_is_refused(scripted, tmp_path, op
 def test_keys_that_no_disk_could_hold_are_not_listed(scripted):
     """What a list names can be read, and put below a folder."""
     keys = ["w/a", "w/../b", "w//c", "w/d/", "w/./e", "w/f"]
-    content = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    facts = "<Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified>"
+    content = "".join(f"<Contents><Key>{key}</Key>{facts}</Contents>" for key in keys)
     listed = f"<ListBucketResult>{content}</ListBucketResult>".encode()
     scripted(lambda handler: handler._send(200, listed) or (-1, ""))
     found = [entry.uri for entry in storage_of("s3://b").list("s3://b/w")]

@@ -1,6 +1,9 @@
 """One conformance test for every storage: a local disk and S3 must not be told apart."""
 
+import errno
+import os
 import shutil
+import time
 
 import pytest
 
@@ -63,6 +66,13 @@ def test_a_list_is_sorted_and_only_of_what_lies_below(place):
     assert _names(place) == ["a-x", "a.txt", "a/1", "a/10", "a/2", "a/b/c", "ab/x", "b"]
     assert _names(place, "b") == []
     assert _names(place, "nothing") == []
+
+
+def test_a_list_tells_when_files_were_written(place):
+    """By it, `clean` tells what somebody may be working on from what was left."""
+    place.storage.write(join(place.root, "a"), b"1")
+    (entry,) = place.storage.list(place.root)
+    assert abs(time.time() - entry.modified_s) < 60
 
 
 def test_a_list_is_as_long_as_the_folder(place):
@@ -192,6 +202,29 @@ def test_checking_that_a_place_is_writable_leaves_nothing_behind(place):
 
 class TestLocal:
     """What only a disk can do wrong."""
+
+    def test_a_folder_that_cannot_be_listed_is_told(self, tmp_path, monkeypatch):
+        """A render whose manifest is left out of a list would seem to need nothing."""
+        (tmp_path / "renders").mkdir()
+        scan = os.scandir
+
+        def refuse(folder):
+            if str(folder).endswith("renders"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            return scan(folder)
+
+        monkeypatch.setattr(local.os, "scandir", refuse)
+        with pytest.raises(StorageError, match="Permission denied; check its permissions"):
+            list(storage_of(str(tmp_path)).list(str(tmp_path)))
+
+    def test_links_that_lead_nowhere_are_not_listed(self, tmp_path):
+        (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        (tmp_path / "up").symlink_to(tmp_path, target_is_directory=True)
+        (tmp_path / "file").write_bytes(b"1")
+        (tmp_path / "link").symlink_to(tmp_path / "file")
+        found = [basename(entry.uri) for entry in storage_of("x").list(str(tmp_path))]
+        assert found == ["file", "link"]
 
     def test_a_file_in_the_way_of_a_folder_is_told(self, tmp_path):
         (tmp_path / "file").write_bytes(b"")
