@@ -9,9 +9,10 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from asha_ray.audio.blocks import Tally, clean_blocks
 from asha_ray.audio.parallel import OrderedMap
 from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.lossless import range_bits, read_stem, write_stems
@@ -154,13 +155,17 @@ def separate_track(
     if known is not None:
         yield from known
         return
-    num_parts = 0
-    parts = iter_parts(pcm, separator_of(choice), PART_S)
-    with _threads_kept():
-        for part in map(functools.partial(_separate_and_store, choice, work, key), parts):
-            num_parts += 1
-            yield part
-    store.finish(num_parts)
+    num_parts, tally = 0, Tally()
+    clean = replace(pcm, blocks=clean_blocks(pcm, tally))
+    parts = iter_parts(clean, separator_of(choice), PART_S)
+    try:
+        with _threads_kept():
+            for part in map(functools.partial(_separate_and_store, choice, work, key), parts):
+                num_parts += 1
+                yield part
+    finally:
+        separator_of.cache_clear()  # and with it a model, which nobody needs from here on
+    store.finish(num_parts, tally.num_replaced)
 
 
 def stem_stream(parts: Iterator[StemPart], stem: str, work: str, key: str) -> PcmStream:

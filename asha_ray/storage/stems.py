@@ -91,9 +91,15 @@ class StemStore:
                 "again, and it alone is made anew"
             )
 
-    def finish(self, num_parts: int) -> None:
-        """Note that these are all parts of the track."""
-        self._write(join(self.uri, TRACK), {"parts": num_parts})
+    def finish(self, num_parts: int, num_replaced: int = 0) -> None:
+        """Note that these are all parts of the track, and how many samples of it were damaged."""
+        self._write(join(self.uri, TRACK), {"parts": num_parts, "num_replaced": num_replaced})
+
+    def num_replaced(self) -> int:
+        """Damaged samples of a finished track, which count as silence."""
+        data = self._read(join(self.uri, TRACK))
+        count = data.get("num_replaced") if isinstance(data, dict) else None
+        return count if isinstance(count, int) else 0
 
     def all_parts(self) -> list[StemPart] | None:
         """Every part in order, if the whole track was separated and is still there."""

@@ -334,6 +334,15 @@ class TestStemsCommand:
         assert answer.code == 2
         assert all(part in answer.err for part in parts)
 
+    def test_damaged_samples_are_told(self, tmp_path: Path, cli: Any) -> None:
+        samples = media.music(1.0, RATE)
+        samples[100:200], samples[300] = np.nan, np.inf
+        soundfile.write(tmp_path / "s.wav", samples, RATE, subtype="FLOAT")
+        for _ in range(2):  # the second finds the stems there
+            answer = cli("stems", tmp_path / "s.wav", "--out", tmp_path / "o", "--executor=serial")
+            assert answer.code == 0
+            assert "101 damaged samples" in answer.err
+
     def test_a_device_that_is_not_there_is_told(
         self, song: Path, tmp_path: Path, spleeter_models: Path, cli: Any
     ) -> None:
