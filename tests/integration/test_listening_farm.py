@@ -16,7 +16,7 @@ import torch
 
 import asha_ray
 from asha_ray.audio.parallel import map_in_threads
-from asha_ray.errors import AudioError, StorageError
+from asha_ray.errors import AudioError, SpecError, StorageError
 from asha_ray.farm import analysis as analysis_module
 from asha_ray.farm import ray_executor
 from asha_ray.farm import stems as stems_module
