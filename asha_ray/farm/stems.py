@@ -21,6 +21,7 @@ from asha_ray.audio.stems.parts import PART_S, Part, iter_parts, separate_part
 from asha_ray.audio.stems.separator import Separator, SeparatorSettings, make_separator
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
 from asha_ray.errors import NotFoundError, SpecError, StemsError
+from asha_ray.farm.freed import give_back
 from asha_ray.farm.places import absolute
 from asha_ray.spec import FeatureSettings, StemsSettings
 from asha_ray.storage import join, storage_of
@@ -200,6 +201,7 @@ def _separate_and_store(choice: SeparatorChoice, work: str, key: str, part: Part
         files = {stem: stem_file(path) for stem, path in paths.items()}
         stored = StemPart(part.number, part.start, part.stop, part.sample_rate, bits, files)
         store.commit(stored, paths)
+    give_back()
     return stored
 
 
