@@ -120,14 +120,19 @@ def _mean_tempogram(onset_strength: NDArray[np.floating]) -> Curve:
 
 def _novelty(flux: FloatArray) -> Curve:
     """Onsets `[g]` of all bands, less the local mean and brought to one local level."""
+    levelled = np.empty(flux.shape)
+    for band, rises in enumerate(flux.T):
+        levelled[:, band] = _levelled(rises.astype(np.float64))
+    return np.asarray(levelled @ np.array(BAND_WEIGHTS))
+
+
+def _levelled(rises: Curve) -> Curve:
     width = LEVEL_S * GRID_FPS
-    rises = flux.astype(np.float64)
-    mean = uniform_filter1d(rises, width, axis=0, mode="nearest")
-    variance = uniform_filter1d(np.square(rises), width, axis=0, mode="nearest") - mean**2
+    mean = uniform_filter1d(rises, width, mode="nearest")
+    variance = uniform_filter1d(np.square(rises), width, mode="nearest") - mean**2
     deviation = np.sqrt(np.maximum(variance, 0))
-    floor = 0.1 * deviation.max(axis=0, initial=0)
-    scale = np.maximum(np.maximum(deviation, floor), 1e-6)
-    return np.asarray(((rises - mean) / scale) @ np.array(BAND_WEIGHTS))
+    floor = 0.1 * deviation.max(initial=0)
+    return np.asarray((rises - mean) / np.maximum(np.maximum(deviation, floor), 1e-6))
 
 
 def _saliences(novelty: Curve, tempi: Curve) -> list[Curve]:

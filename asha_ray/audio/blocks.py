@@ -95,13 +95,18 @@ class Tally:
     num_replaced: int = 0
 
 
-def mono_blocks(pcm: PcmStream, tally: Tally | None = None) -> Iterator[FloatArray]:
-    """A stream's blocks `[m]`, damage replaced and all channels mixed to one."""
-    tally = tally or Tally()
+def clean_blocks(pcm: PcmStream, tally: Tally) -> Iterator[FloatArray]:
+    """A stream's blocks `[m, c]`, damage replaced, all of it counted."""
     for block in pcm.blocks:
         clean, num_replaced = replace_damage(block)
         tally.num_replaced += num_replaced
         tally.source_samples += len(clean)
+        yield clean
+
+
+def mono_blocks(pcm: PcmStream, tally: Tally | None = None) -> Iterator[FloatArray]:
+    """A stream's blocks `[m]`, damage replaced and all channels mixed to one."""
+    for clean in clean_blocks(pcm, tally or Tally()):
         yield clean[:, 0] if clean.shape[1] == 1 else clean.mean(axis=1, dtype=np.float32)
 
 

@@ -6,13 +6,14 @@ track in memory takes the same way. Shapes: g frames of the 60 Hz grid, n of the
 beats, s seconds.
 """
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 from asha_ray.audio.beats import track_beats, track_changing_beats
 from asha_ray.audio.blocks import iter_blocks, stream_of_clip
 from asha_ray.audio.grid import GRID_FPS, HOP_LENGTH, SAMPLE_RATE
 from asha_ray.audio.grid_features import AnalysisSettings, GridFeatures, features_at
-from asha_ray.audio.measure import measure_block, prepare
+from asha_ray.audio.measure import BlockFeatures, measure_block, prepare
 from asha_ray.audio.merge import Curves, merge_blocks
 from asha_ray.audio.normalise import to_unit
 from asha_ray.audio.parallel import OrderedMap
@@ -28,8 +29,10 @@ __all__ = [
     "analyze_clip",
     "analyze_stream",
     "features_at",
+    "grid_features",
     "measure",
     "measure_stream",
+    "measured_blocks",
 ]
 
 MIX_S = 20 * 60
@@ -98,9 +101,16 @@ def measure_stream(
     Up to 20 minutes, onset strength is librosa's with a median over mel bands, divided by its
     maximum, and beats are librosa's beat tracker's on the same curve.
     """
+    return grid_features(merge_blocks(measured_blocks(pcm, map), pcm.sample_rate), normalise)
+
+
+def measured_blocks(
+    pcm: PcmStream,
+    map: OrderedMap = map,  # noqa: A002
+) -> Iterator[BlockFeatures]:
+    """What is measured of a track, block by block and in order."""
     prepare()
-    curves = merge_blocks(map(measure_block, iter_blocks(pcm)), pcm.sample_rate)
-    return grid_features(curves, normalise)
+    return map(measure_block, iter_blocks(pcm))
 
 
 def grid_features(curves: Curves, normalise: Normalisation | None = None) -> GridFeatures:

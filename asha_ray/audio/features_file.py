@@ -45,11 +45,17 @@ LATER = {
 
 def write_features(features: Features, path: Path) -> None:
     """Write a features file to a local path."""
-    arrays = {"version": np.int64(VERSION), **_arrays(features)}
-    for stem, part in features.stems.items():
-        arrays |= {f"{stem}/{name}": array for name, array in _arrays(part).items()}
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    # As np.savez_compressed, which wants all arrays at once.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        _write_array(archive, "version", np.int64(VERSION))
+        for prefix, part in [("", features), *((f"{s}/", p) for s, p in features.stems.items())]:
+            for name, array in _arrays(part).items():
+                _write_array(archive, f"{prefix}{name}", array)
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, array: Any) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def read_features(path: Path, name: str | None = None) -> Features:
@@ -102,10 +108,10 @@ def _features(file: Any, prefix: str) -> Features:
         beat_frames=file[f"{prefix}beat_frames"].astype(np.int64),
         beat_times=file[f"{prefix}beat_times"].astype(np.float64),
         tempo=float(file[f"{prefix}tempo"]),
-        bands=file[f"{prefix}bands"].astype(np.float32),
-        **{curve: file[f"{prefix}{curve}"].astype(np.float32) for curve in CURVES},
+        bands=file[f"{prefix}bands"].astype(np.float32, copy=False),
+        **{curve: file[f"{prefix}{curve}"].astype(np.float32, copy=False) for curve in CURVES},
         **{
-            key: file[f"{prefix}{key}"].astype(kind)
+            key: file[f"{prefix}{key}"].astype(kind, copy=False)
             for key, kind in LATER.items()
             if f"{prefix}{key}" in file
         },

@@ -16,6 +16,8 @@ from asha_ray.values import FloatArray
 
 ONSET_SHIFT = N_FFT // (2 * HOP_LENGTH)
 """Frames by which librosa delays onset strength, for the half window that sees ahead."""
+JOINED = ("flux", "rms", "bands", "chroma", "centroid", "timbre", "steadiness")
+"""What is measured in blocks as it is in the whole."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,30 @@ def merge_blocks(blocks: Iterable[BlockFeatures], sample_rate: int) -> Curves:
         sample_rate: of the source, in Hz.
     """
     parts = sorted(blocks, key=lambda part: part.first_frame)
-    floor_db = max(part.loudest_db for part in parts) - DYNAMIC_RANGE_DB
-    rise = np.concatenate([part.rise.above_floor(floor_db) for part in parts])
+    return merge_in_order(parts, max(part.loudest_db for part in parts), sample_rate)
 
-    def joined(name: str) -> FloatArray:
-        return np.concatenate([getattr(part, name) for part in parts])
 
+def merge_in_order(blocks: Iterable[BlockFeatures], loudest_db: float, sample_rate: int) -> Curves:
+    """Merge blocks that are read from somewhere, holding no more of them than the result.
+
+    Args:
+        blocks: all of a track, in order.
+        loudest_db: of the loudest.
+        sample_rate: of the source, in Hz.
+    """
+    rises: list[FloatArray] = []
+    curves: dict[str, list[FloatArray]] = {name: [] for name in JOINED}
+    for block in blocks:
+        rises.append(block.rise.above_floor(loudest_db - DYNAMIC_RANGE_DB))
+        for name, parts in curves.items():
+            parts.append(getattr(block, name))
+    joined = {name: np.concatenate(curves.pop(name)) for name in JOINED}
     return Curves(
-        duration_s=Fraction(parts[-1].source_samples, sample_rate),
-        onset_strength=_delayed(rise),
-        flux=_delayed(joined("flux")),
-        rms=joined("rms"),
-        bands=joined("bands"),
-        chroma=joined("chroma"),
-        centroid=joined("centroid"),
-        timbre=joined("timbre"),
-        steadiness=joined("steadiness"),
-        num_replaced=parts[-1].num_replaced,
+        duration_s=Fraction(block.source_samples, sample_rate),
+        onset_strength=_delayed(np.concatenate(rises)),
+        flux=_delayed(joined.pop("flux")),
+        num_replaced=block.num_replaced,
+        **joined,
     )
 
 

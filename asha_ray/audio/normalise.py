@@ -24,15 +24,17 @@ def to_unit(curve: NDArray[np.floating], by: Normalisation = "track") -> FloatAr
     >>> to_unit(np.array([0.0, 1.0, 2.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    maximum = np.asarray(curve.max(axis=0, initial=0))
+    if curve.ndim == 2:
+        return np.stack([to_unit(column, by) for column in curve.T], axis=1)
+    maximum = np.asarray(curve.max(initial=0))
     if by == "track":
         level = maximum
     else:
         # An odd window reaches equally far both ways, so each average is over maxima that all
         # saw the value itself.
         width = ROLLING_S * GRID_FPS + 1
-        peaks = maximum_filter1d(curve.astype(np.float64), width, axis=0, mode="nearest")
-        around = uniform_filter1d(peaks, width, axis=0, mode="nearest")
+        peaks = maximum_filter1d(curve.astype(np.float64), width, mode="nearest")
+        around = uniform_filter1d(peaks, width, mode="nearest")
         level = np.maximum(around, QUIETEST * maximum)
     # A reciprocal, because that is how seed envelopes were scaled.
     scale = np.where(maximum > RESIDUE, 1 / np.maximum(level, RESIDUE), 0.0)

@@ -16,6 +16,8 @@ from asha_ray.audio.grid import GRID_FPS
 from asha_ray.audio.merge import Curves
 from asha_ray.values import FlagArray, FloatArray
 
+Windows = NDArray[np.float64]
+
 SILENT_RMS = 1e-3
 """60 dB under full scale."""
 MOSTLY = 0.8
@@ -23,6 +25,8 @@ BREATH_S = 2
 PAUSE = 0.05
 """Of the mean level around: below, somebody draws breath."""
 WINDOW_FRAMES = 3 * GRID_FPS
+CHUNK_S = 512
+"""Windows that are looked at together; all of a show's would be 25 kB for each of its seconds."""
 SYLLABLES_HZ = (2.5, 7.0)
 """How fast syllables follow each other (Scheirer and Slaney 1997: around 4 Hz)."""
 
@@ -82,22 +86,28 @@ def describe(curves: Curves) -> NDArray[np.float64]:
     steadiness of partials after a tenth and a quarter of a second, pulse (how regularly onsets
     recur, over seven seconds), and how much faster the level rises than it falls.
     """
-    rms = _windows(curves.rms)
+    rms, centroid = _windows(curves.rms), _windows(curves.centroid)
+    rises = _windows(curves.flux.sum(axis=1), 3)
+    chunks = [slice(start, start + CHUNK_S) for start in range(0, len(rms), CHUNK_S)]
+    described = np.concatenate([_describe(rms[c], centroid[c], rises[c]) for c in chunks])
+    steady = uniform_filter1d(curves.steadiness.astype(np.float64), 3, axis=0, mode="nearest")
+    return np.column_stack([described[:, :4], _concentration(curves), steady, described[:, 4:]])
+
+
+def _describe(rms: Windows, centroid: Windows, rises: Windows) -> Windows:
+    """What follows from each second's own windows alone `[s, 6]`."""
     # Pauses all count alike, whether a studio's or digital silence.
     faint = np.maximum(PAUSE * rms.mean(axis=1, keepdims=True), SILENT_RMS / 10)
     level_db = 20 * np.log10(np.maximum(rms, faint))
     heard = rms > 2 * faint
-    octaves = np.log2(np.maximum(_windows(curves.centroid), 50.0))
-    steady = uniform_filter1d(curves.steadiness.astype(np.float64), 3, axis=0, mode="nearest")
+    octaves = np.log2(np.maximum(centroid, 50.0))
     return np.column_stack(
         [
             (rms < 0.5 * rms.mean(axis=1, keepdims=True)).mean(axis=1),
             _syllables(level_db),
             level_db.std(axis=1),
             _spread(octaves, heard),
-            _concentration(curves),
-            steady,
-            _pulse(curves.flux),
+            _pulse(rises),
             _attack(level_db),
         ]
     )
@@ -111,9 +121,9 @@ def _windows(curve: FloatArray, each_side_s: int = 1) -> NDArray[np.float64]:
     return np.lib.stride_tricks.sliding_window_view(padded, size)[::GRID_FPS]
 
 
-def _pulse(flux: FloatArray) -> NDArray[np.float64]:
+def _pulse(rises: Windows) -> NDArray[np.float64]:
     """Autocorrelation of onsets at its best lag from 0.3 to 1 second, 1 for a machine's."""
-    onsets = np.sqrt(_windows(flux.sum(axis=1), 3))
+    onsets = np.sqrt(rises)
     onsets = onsets - onsets.mean(axis=1, keepdims=True)
     size = onsets.shape[1]
     power = np.abs(fft.rfft(onsets, 2 * size, axis=1)) ** 2

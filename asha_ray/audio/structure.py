@@ -30,6 +30,7 @@ LONG_TRACK_S = 180
 """Where tracks are as long, the price is highest. What speaks for a boundary grows with the length
 of what it divides, and so do the differences within a track: among short tracks, less must do."""
 MAX_ROUNDS = 6
+CHUNK_S = 512
 PAUSE_DISCOUNT = 0.6
 """How much cheaper it is where the level drops by 40 dB: tracks fade, stop and begin."""
 PAUSE_DB = 40.0
@@ -94,9 +95,8 @@ Stretches = list[tuple[NDArray[np.integer], Array]]
 
 def _stretches(sound: Array, edges: NDArray[np.integer]) -> Stretches:
     """How badly one Gaussian fits each stretch: the negative log likelihood of its seconds."""
-    products = sound[:, :, None] * sound[:, None, :]
     sums = np.concatenate([np.zeros_like(sound[:1]), np.cumsum(sound, axis=0)])
-    squares = np.concatenate([np.zeros_like(products[:1]), np.cumsum(products, axis=0)])
+    squares = _square_sums(sound, edges)
     floor = SPREAD_FLOOR * np.eye(sound.shape[1])
     result: Stretches = []
     for number, stop in enumerate(edges):
@@ -106,10 +106,26 @@ def _stretches(sound: Array, edges: NDArray[np.integer]) -> Stretches:
         starts = np.flatnonzero((length >= shortest) & (length <= LONGEST_TRACK_S))
         length, first = length[starts], edges[starts]
         mean = (sums[stop] - sums[first]) / length[:, None]
-        square = (squares[stop] - squares[first]) / length[:, None, None]
+        square = (squares[number] - squares[starts]) / length[:, None, None]
         covariance = square - mean[:, :, None] * mean[:, None, :] + floor
         result.append((starts, length / 2 * np.linalg.slogdet(covariance)[1]))
     return result
+
+
+def _square_sums(sound: Array, edges: NDArray[np.integer]) -> Array:
+    """The products of all dimensions `[c, d, d]`, summed over the seconds before each edge."""
+    sums = np.zeros((len(edges), sound.shape[1], sound.shape[1]))
+    total = np.zeros(sums.shape[1:])
+    # Of every second they would be 5 kB.
+    for start in range(0, len(sound), CHUNK_S):
+        part = sound[start : start + CHUNK_S]
+        products = part[:, :, None] * part[:, None, :]
+        products[0] += total
+        np.cumsum(products, axis=0, out=products)
+        total = products[-1].copy()
+        inside = (edges > start) & (edges <= start + len(part))
+        sums[inside] = products[edges[inside] - start - 1]
+    return sums
 
 
 def _best_division(stretches: Stretches, edges: NDArray[np.integer], prices: Array) -> TimeArray:

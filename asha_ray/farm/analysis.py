@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import tee
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asha_ray.audio.decode import require_sound_file, stream_audio
 from asha_ray.audio.features_file import read_features, write_features
@@ -26,7 +27,8 @@ from asha_ray.audio.grid_features import (
     from_features,
 )
 from asha_ray.audio.parallel import Spread
-from asha_ray.errors import FarmError, FeaturesError, NotFoundError
+from asha_ray.errors import FarmError, FeaturesError, NotFoundError, StorageError
+from asha_ray.farm.freed import give_back
 from asha_ray.farm.places import work_root
 from asha_ray.farm.stems import (
     SeparatorChoice,
@@ -42,7 +44,10 @@ from asha_ray.spec import FeatureSettings
 from asha_ray.storage import storage_of
 from asha_ray.storage.keys import digest_of, file_digest
 from asha_ray.storage.work import WorkRoot
-from asha_ray.values import Features, FloatArray, Normalisation, PcmStream
+from asha_ray.values import Features, FloatArray, PcmStream
+
+if TYPE_CHECKING:
+    from asha_ray.farm.block_file import BlockFile
 
 VERSION = 2
 """Raised when the same sound would be measured as other features."""
@@ -170,18 +175,28 @@ class _Listener:
     def listen(self) -> tuple[Features, int]:
         """The features, and how many samples were damaged."""
         fps, settings = Fraction(self._job.fps), self._job.settings
-        mix, stems = self._both() if self._job.separator else (self._mix(), {})
-        parts = {stem: features_at(grid, fps, settings) for stem, grid in stems.items()}
+        if self._job.separator:
+            self._both()
+        else:
+            self._finish("mix", self._mix())
+        give_back()
+        # Read back one by one: while a track was separated, none of this was held.
+        mix = self._kept_grid("mix")
+        parts = {
+            stem: features_at(self._kept_grid(self._source(stem)), fps, settings)
+            for stem in self._job.stems
+        }
         return replace(features_at(mix, fps, settings), stems=parts), mix.num_replaced
 
-    def _both(self) -> tuple[GridFeatures, dict[str, GridFeatures]]:
+    def _both(self) -> None:
         """The mix in a thread, the stems here; what fails first ends both."""
         with ThreadPoolExecutor(1, thread_name_prefix="asha-mix") as side:
             mix = side.submit(self._mix)
             mix.add_done_callback(self._stop_if_failed)
             try:
-                stems = self._stems()
-                return mix.result(), stems
+                self._stems()
+                # Only now, as it takes memory that separating needs.
+                self._finish("mix", mix.result())
             except BaseException:
                 first = mix.exception() if mix.done() else None
                 self._stopped.set()
@@ -189,16 +204,16 @@ class _Listener:
                     raise first from None
                 raise
 
-    def _stop_if_failed(self, mix: "Future[GridFeatures]") -> None:
+    def _stop_if_failed(self, mix: "Future[BlockFile | None]") -> None:
         if mix.exception() is not None:
             self._stopped.set()
 
-    def _mix(self) -> GridFeatures:
-        return self._measured(
+    def _mix(self) -> "BlockFile | None":
+        return self._hear(
             "mix", lambda: self._told(stream_audio(self._path), self._job.separator is None)
         )
 
-    def _stems(self) -> dict[str, GridFeatures]:
+    def _stems(self) -> None:
         separator, wanted = self._job.separator, self._job.stems
         assert separator is not None  # noqa: S101 (asked for by whoever calls)
         pcm = self._told(stream_audio(self._path), True)
@@ -210,23 +225,62 @@ class _Listener:
         with closing(separating) as parts:
             # The first stem's stream draws the parts on; the others find them stored.
             branches = tee(parts, len(wanted))
-            return {
-                stem: self._measured(f"{key}/{stem}", partial(stem_stream, branch, stem, work, key))
-                for stem, branch in zip(wanted, branches, strict=True)
-            }
+            for stem, branch in zip(wanted, branches, strict=True):
+                open_stream = partial(stem_stream, branch, stem, work, key)
+                self._finish(self._source(stem), self._hear(self._source(stem), open_stream))
 
-    def _measured(self, source: str, open_stream: Callable[[], PcmStream]) -> GridFeatures:
-        """What is measured of a source, or was."""
-        normalise: Normalisation | None = self._job.settings.normalise
-        identity = {"audio": self._audio_digest, "source": source, "normalise": normalise}
-        key = digest_of({**identity, "version": VERSION, "measured": True})[:40]
-        known = _read_kept(self._work, key)
-        if known is not None and known[0].fps == GRID_FPS:
-            return from_features(*known)
-        from asha_ray.audio.features import measure_stream  # brings librosa along
+    def _source(self, stem: str) -> str:
+        return f"{self._stems_key}/{stem}"
 
-        grid = measure_stream(open_stream(), normalise, self._spread.blocks)
+    def _measured_key(self, source: str) -> str:
+        identity = {
+            "audio": self._audio_digest,
+            "source": source,
+            "normalise": self._job.settings.normalise,
+        }
+        return digest_of({**identity, "version": VERSION, "measured": True})[:40]
+
+    def _grid(self, source: str) -> GridFeatures | None:
+        """What was measured of a source, if it is kept."""
+        known = _read_kept(self._work, self._measured_key(source))
+        return from_features(*known) if known is not None and known[0].fps == GRID_FPS else None
+
+    def _hear(self, source: str, open_stream: Callable[[], PcmStream]) -> "BlockFile | None":
+        """Measure a source block by block; None if what follows from it is kept already."""
+        if self._grid(source) is not None:
+            return None
+        from asha_ray.audio.features import measured_blocks  # brings librosa along
+        from asha_ray.farm.block_file import BlockFile
+
+        pcm = open_stream()
+        file = BlockFile(pcm.sample_rate)
+        try:
+            return file.write(measured_blocks(pcm, self._spread.blocks))
+        except BaseException:
+            file.close()
+            raise
+
+    def _finish(self, source: str, heard: "BlockFile | None") -> None:
+        """Keep what follows from a source as a whole."""
+        if heard is None:
+            return
+        from asha_ray.audio.features import grid_features
+
+        give_back()
+        with heard:
+            grid = grid_features(heard.merged(), self._job.settings.normalise)
+        key = self._measured_key(source)
         _keep(self._work, key, self._audio_digest, as_features(grid), grid.num_replaced)
+        del grid
+        give_back()
+
+    def _kept_grid(self, source: str) -> GridFeatures:
+        grid = self._grid(source)
+        if grid is None:
+            raise StorageError(
+                f"reading what was measured of {self._job.audio} from {self._work}: it is gone or "
+                "torn; run the command again"
+            )
         return grid
 
     def _told(self, pcm: PcmStream, tell: bool) -> PcmStream:

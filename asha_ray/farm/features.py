@@ -10,7 +10,7 @@ from asha_ray.errors import FeaturesError
 from asha_ray.farm.analysis import analysis_job
 from asha_ray.farm.executor import executor_for
 from asha_ray.farm.models import load_keyframes, local_model
-from asha_ray.farm.places import absolute, put, work_root
+from asha_ray.farm.places import absolute, kept_work_root, put
 from asha_ray.farm.plan import latent_path
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import AnalyzeSettings, PathSettings
@@ -40,8 +40,8 @@ def analyze(
     progress.stage("listening", unit="s of sound")
     # Stems are written by whoever separates them, the rest by this process alone.
     beside = out or plot if job.separator else None
-    with executor_for(settings.executor) as executor, work_root(work, beside) as root:
-        analysis = executor.analyze(job, root, progress)
+    with executor_for(settings.executor) as executor:
+        analysis = executor.analyze(job, kept_work_root(work, beside), progress)
     if analysis.num_replaced:
         progress.note(f"{analysis.num_replaced} damaged samples (NaN, infinite) count as silence")
     features = analysis.features

@@ -16,13 +16,17 @@ def work_root(work: str | None, beside: str | None = None) -> Iterator[str]:
 
     Where there is no output either, one that lasts as long as the context.
     """
-    if work is not None:
-        yield work
-    elif beside is not None:
-        yield join(parent(beside), ".asha")
+    kept = kept_work_root(work, beside)
+    if kept is not None:
+        yield kept
     else:
         with scratch_folder("work") as folder:
             yield str(folder)
+
+
+def kept_work_root(work: str | None, beside: str | None = None) -> str | None:
+    """The work root that is named, or `.asha` beside an output; None where nothing is kept."""
+    return work if work is not None or beside is None else join(parent(beside), ".asha")
 
 
 def absolute(uri: str) -> str:

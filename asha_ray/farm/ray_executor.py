@@ -8,6 +8,7 @@ from typing import Any, Self
 import ray
 
 from asha_ray.audio.parallel import Spread
+from asha_ray.errors import SpecError
 from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
 from asha_ray.farm.plan import cpu_threads
@@ -94,7 +95,16 @@ class RayExecutor:
     def analyze(
         self, job: AnalysisJob, work: str | None, progress: Progress | None = None
     ) -> Analysis:
-        """Features of a track: it is decoded here, and measured and separated in tasks."""
+        """Features of a track: it is decoded here, and measured and separated in tasks.
+
+        Raises:
+            SpecError: if stems have no place to go that every machine sees.
+        """
+        if job.separator is not None and work is None and not is_one_machine():
+            raise SpecError(
+                "listening to stems on several machines: they need a place that all of them see; "
+                "give --work or --out on s3:// or on a shared disk"
+            )
         return analyze_uri(job, work, self.spread(), progress)
 
     def spread(self, device: str = "cpu") -> Spread:

@@ -22,6 +22,7 @@ from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import StemsSettings
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.keys import file_digest
+from asha_ray.storage.stems import StemStore
 from asha_ray.values import PcmStream
 
 WAV_BYTES = 4_000_000_000
@@ -86,6 +87,8 @@ def stems(
             for part in separated:
                 parts.append(part)
                 progress.advance((part.stop - part.start) // part.sample_rate)
+        if num_replaced := StemStore(root, key).num_replaced():
+            progress.note(f"{num_replaced} damaged samples (NaN, infinite) count as silence")
         progress.stage("writing", len(targets), "stems")
         for stem, target in targets.items():
             pcm = stem_stream(iter(parts), stem, root, key)

@@ -8,9 +8,10 @@ import functools
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from asha_ray.audio.blocks import Tally, clean_blocks
 from asha_ray.audio.parallel import OrderedMap
 from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.lossless import range_bits, read_stem, write_stems
@@ -19,6 +20,7 @@ from asha_ray.audio.stems.parts import PART_S, Part, iter_parts, separate_part
 from asha_ray.audio.stems.separator import Separator, SeparatorSettings, make_separator
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
 from asha_ray.errors import NotFoundError, SpecError, StemsError
+from asha_ray.farm.freed import give_back
 from asha_ray.farm.places import absolute
 from asha_ray.scratch import scratch_folder
 from asha_ray.spec import FeatureSettings, StemsSettings
@@ -156,13 +158,17 @@ def separate_track(
     if known is not None:
         yield from known
         return
-    num_parts = 0
-    parts = iter_parts(pcm, separator_of(choice), PART_S)
-    with _threads_kept():
-        for part in map(functools.partial(_separate_and_store, choice, work, key), parts):
-            num_parts += 1
-            yield part
-    store.finish(num_parts, audio_digest)
+    num_parts, tally = 0, Tally()
+    clean = replace(pcm, blocks=clean_blocks(pcm, tally))
+    parts = iter_parts(clean, separator_of(choice), PART_S)
+    try:
+        with _threads_kept():
+            for part in map(functools.partial(_separate_and_store, choice, work, key), parts):
+                num_parts += 1
+                yield part
+    finally:
+        separator_of.cache_clear()  # and with it a model, which nobody needs from here on
+    store.finish(num_parts, tally.num_replaced, audio_digest)
 
 
 def stem_stream(parts: Iterator[StemPart], stem: str, work: str, key: str) -> PcmStream:
@@ -197,6 +203,7 @@ def _separate_and_store(choice: SeparatorChoice, work: str, key: str, part: Part
         files = {stem: stem_file(path) for stem, path in paths.items()}
         stored = StemPart(part.number, part.start, part.stop, part.sample_rate, bits, files)
         store.commit(stored, paths)
+    give_back()
     return stored
 
 

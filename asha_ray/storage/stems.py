@@ -91,9 +91,16 @@ class StemStore:
                 "again, and it alone is made anew"
             )
 
-    def finish(self, num_parts: int, audio_digest: str = "") -> None:
-        """Note that these are all parts of the track, and of which sound file."""
-        self._write(join(self.uri, TRACK), {"parts": num_parts, "audio": audio_digest})
+    def finish(self, num_parts: int, num_replaced: int = 0, audio_digest: str = "") -> None:
+        """Note that these are all parts of a track, its damaged samples, and its sound file."""
+        data = {"parts": num_parts, "num_replaced": num_replaced, "audio": audio_digest}
+        self._write(join(self.uri, TRACK), data)
+
+    def num_replaced(self) -> int:
+        """Damaged samples of a finished track, which count as silence."""
+        data = self._read(join(self.uri, TRACK))
+        count = data.get("num_replaced") if isinstance(data, dict) else None
+        return count if isinstance(count, int) else 0
 
     def all_parts(self) -> list[StemPart] | None:
         """Every part in order, if the whole track was separated and is still there."""

@@ -16,7 +16,7 @@ import torch
 
 import asha_ray
 from asha_ray.audio.parallel import map_in_threads
-from asha_ray.errors import AudioError, StorageError
+from asha_ray.errors import AudioError, SpecError, StorageError
 from asha_ray.farm import analysis as analysis_module
 from asha_ray.farm import ray_executor
 from asha_ray.farm import stems as stems_module
@@ -163,6 +163,43 @@ class TestStems:
         assert equal(first, again)
         assert list(other.stems) == ["percussive"]
 
+    def test_no_model_stays_when_the_stems_are_there(
+        self, song: Path, tmp_path: Path, spleeter_models: Path
+    ) -> None:
+        """160 MB, in a program that goes on to do other things."""
+        options = {"stem": "vocals", "stems_model": "2stems", "model_dir": spleeter_models}
+        asha_ray.analyze(song, executor="serial", **options)
+        assert stems_module.separator_of.cache_info().currsize == 0
+
+    def test_while_parts_are_separated_no_features_are_held(
+        self, song: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They grow with the track: what follows from the whole waits, on disk, till the end."""
+        events: list[str] = []
+        separate, finish = stems_module.separate_part, analysis_module._Listener._finish
+
+        def separated(separator: Any, part: Any) -> Any:
+            events.append("part")
+            return separate(separator, part)
+
+        def finished(listener: Any, source: str, heard: Any) -> None:
+            events.append("source")
+            finish(listener, source, heard)
+
+        monkeypatch.setattr(stems_module, "separate_part", separated)
+        monkeypatch.setattr(analysis_module._Listener, "_finish", finished)
+        asha_ray.analyze(song, executor="serial", stems="hpss")
+        assert events == 5 * ["part"] + 3 * ["source"]
+
+    def test_stems_on_several_machines_need_a_place_that_all_see(
+        self, song: Path, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker elsewhere would write into a folder that the driver never sees."""
+        monkeypatch.setattr(ray_executor, "is_one_machine", lambda: False)
+        with pytest.raises(SpecError, match=r"several machines.*--work"):
+            asha_ray.analyze(song, stems="hpss", executor="ray")
+        asha_ray.analyze(song, stems="hpss", executor="ray", out=tmp_path / "f.npz")
+
     def test_what_was_separated_before_a_crash_is_kept(
         self, song: Path, tmp_path: Path, num_separated: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -296,6 +333,15 @@ class TestStemsCommand:
             "harmonic.wav",
             "percussive.wav",
         }
+
+    def test_damaged_samples_are_told(self, tmp_path: Path, cli: Any) -> None:
+        samples = media.music(1.0, RATE)
+        samples[100:200], samples[300] = np.nan, np.inf
+        soundfile.write(tmp_path / "s.wav", samples, RATE, subtype="FLOAT")
+        for _ in range(2):  # the second finds the stems there
+            answer = cli("stems", tmp_path / "s.wav", "--out", tmp_path / "o", "--executor=serial")
+            assert answer.code == 0
+            assert "101 damaged samples" in answer.err
 
     def test_spleeter_by_its_published_files(
         self, song: Path, tmp_path: Path, spleeter_models: Path

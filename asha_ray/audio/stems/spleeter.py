@@ -7,6 +7,7 @@ is the whole track's.
 Shape legend: m samples, t 512 frames, f 2049 bins.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from asha_ray.audio.stems.models import find_model, remedied
 from asha_ray.audio.stems.pcm import RESAMPLER_REACH_S, Counter, aligned, at_rate
 from asha_ray.audio.stems.separator import SeparatorSettings, StemBlocks
 from asha_ray.audio.stems.tf_checkpoint import Checkpoint
-from asha_ray.audio.stems.unet import load_mask_model
+from asha_ray.audio.stems.unet import MaskModel, load_mask_model
 from asha_ray.errors import ResourceError
 from asha_ray.values import FloatArray, PcmStream
 
@@ -45,8 +46,12 @@ class SpleeterSeparator:
         model_dir: the folder with its files; None looks in the usual places.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best there is.
 
+    The networks are loaded by the first sound that is separated: who only asks what the stems are
+    called, or where to cut, needs none.
+
     Raises:
-        StemsError: if the model is missing or damaged.
+        StemsError: if the model is missing, or its index damaged; where the rest of it is, when it
+            is loaded.
     """
 
     name = "spleeter"
@@ -57,13 +62,13 @@ class SpleeterSeparator:
     ) -> None:
         folder = find_model(model, model_dir)
         with remedied(model):
-            checkpoint = Checkpoint(folder)
-            self._model = load_mask_model(checkpoint, model)
+            self._checkpoint = Checkpoint(folder)
+        self._name, self._loading = model, threading.Lock()
+        self._loaded: MaskModel | None = None
         self._device = _device(device)
-        self._model.to(self._device)
         self._window = torch.hann_window(FRAME_LENGTH, periodic=True, device=self._device)
         self.stems = KINDS[model].stems
-        self.version = f"spleeter-{ALGORITHM}-{model}-{checkpoint.digest}"
+        self.version = f"spleeter-{ALGORITHM}-{model}-{self._checkpoint.digest}"
 
     def separate(self, pcm: PcmStream, first_sample: int = 0) -> StemBlocks:
         """Stems of a sound, see `Separator`.
@@ -117,8 +122,9 @@ class SpleeterSeparator:
         counter = Counter()
         num_out = 0
         carry = torch.zeros(OVERLAP, 2 * len(self.stems), device=self._device)
+        model = self._networks()
         for part in _segments(counter.counted(blocks), lead, ahead):
-            sound = self._separate_segment(torch.from_numpy(part).to(self._device), carry)
+            sound = self._separate_segment(model, torch.from_numpy(part).to(self._device), carry)
             carry = sound[SEGMENT:]
             ready = functional.pad(sound[ahead:SEGMENT], (0, 0, lead, 0))
             ready = ready[: counter.num_samples - num_out]
@@ -129,11 +135,21 @@ class SpleeterSeparator:
         if num_out < counter.num_samples:
             yield np.zeros((counter.num_samples - num_out, carry.shape[1]), np.float32)
 
+    def _networks(self) -> MaskModel:
+        with self._loading:
+            if self._loaded is None:
+                with remedied(self._name):
+                    self._loaded = load_mask_model(self._checkpoint, self._name).to(self._device)
+            return self._loaded
+
     @torch.no_grad()
-    def _separate_segment(self, sound: torch.Tensor, carry: torch.Tensor) -> torch.Tensor:
+    def _separate_segment(
+        self, model: MaskModel, sound: torch.Tensor, carry: torch.Tensor
+    ) -> torch.Tensor:
         """Stems of a segment, its frames added onto what the one before left.
 
         Args:
+            model: the networks.
             sound: `[SEGMENT + OVERLAP, 2]`.
             carry: `[OVERLAP, 2 * stems]`.
 
@@ -143,7 +159,7 @@ class SpleeterSeparator:
         with _full_precision():
             frames = sound.T.unfold(1, FRAME_LENGTH, HOP_LENGTH) * self._window
             spectrum = torch.fft.rfft(frames)  # [2, t, f]
-            masks = self._model(spectrum[None, :, :, :NUM_BINS].abs())[:, 0]
+            masks = model(spectrum[None, :, :, :NUM_BINS].abs())[:, 0]
             synthesis = self._window * WINDOW_COMPENSATION
             columns = []
             for index, mask in enumerate(masks):

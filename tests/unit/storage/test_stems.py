@@ -36,8 +36,10 @@ def test_a_part_is_found_as_it_was_stored(store: StemStore, tmp_path: Path) -> N
 def test_a_track_is_there_when_all_its_parts_are(store: StemStore, tmp_path: Path) -> None:
     parts = [commit(store, number, tmp_path) for number in range(3)]
     assert store.all_parts() is None, "nobody said that there are no more"
-    store.finish(3)
+    assert store.num_replaced() == 0
+    store.finish(3, num_replaced=7)
     assert store.all_parts() == parts
+    assert store.num_replaced() == 7
     (Path(store.uri) / "00001-bass.flac").unlink()
     assert store.all_parts() is None
 

@@ -60,7 +60,7 @@ def whole_file(separator: SpleeterSeparator, samples: np.ndarray) -> dict[str, n
     spectrum = torch.fft.rfft(padded.unfold(1, FRAME_LENGTH, HOP_LENGTH) * window)
     patches = functional.pad(spectrum.abs(), (0, 0, 0, num_patches * patch_frames - num_frames))
     patches = patches[..., :1024].reshape(2, num_patches, patch_frames, 1024).transpose(0, 1)
-    masks = torch.cat([separator._model(patch[None]) for patch in patches], dim=1)
+    masks = torch.cat([separator._networks()(patch[None]) for patch in patches], dim=1)
     result = {}
     for stem, patches_of_mask in zip(separator.stems, masks, strict=True):
         mask = patches_of_mask.transpose(0, 1).reshape(2, -1, 1024)[:, :num_frames]
@@ -215,7 +215,7 @@ def test_masks_are_shares(name):
 def test_files_of_another_model_are_refused(two_stems, tmp_path):
     """4 stems read as 2 would give vocals and drums under wrong names, without an error."""
     with pytest.raises(StemsError, match=r"no variable conv2d_14/kernel.*--fetch 4stems"):
-        SpleeterSeparator("4stems", two_stems / "2stems", "cpu")
+        whole(SpleeterSeparator("4stems", two_stems / "2stems", "cpu").separate(stream(song(1))))
     variables = random_model("2stems")
     write_bundle(tmp_path / "more", variables | {"conv2d_14/kernel": np.zeros(1, np.float32)})
     with pytest.raises(StemsError, match="more stems"):
@@ -232,4 +232,16 @@ def test_a_damaged_model_names_the_remedy(two_stems, tmp_path):
         file.seek(40_000_000)
         file.write(b"damage")
     with pytest.raises(StemsError, match=r"checksum of .* is wrong.*asha-ray stems --fetch 2stems"):
-        SpleeterSeparator("2stems", tmp_path / "m", "cpu")
+        whole(SpleeterSeparator("2stems", tmp_path / "m", "cpu").separate(stream(song(1))))
+
+
+def test_who_separates_nothing_loads_no_networks(two_stems, monkeypatch):
+    """A farm's driver asks for the version and for cuts; 160 MB of weights are its workers'."""
+
+    def fail(*_: object) -> None:
+        pytest.fail("the networks were loaded")
+
+    monkeypatch.setattr(spleeter, "load_mask_model", fail)
+    separator = SpleeterSeparator("2stems", two_stems, "cpu")
+    assert separator.version.startswith("spleeter-1-2stems-")
+    assert separator.cut_near(1_000_000, 44_100) >= 1_000_000
