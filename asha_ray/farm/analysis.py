@@ -200,6 +200,7 @@ class _Listener:
             except BaseException:
                 first = mix.exception() if mix.done() else None
                 self._stopped.set()
+                mix.add_done_callback(_close)  # as soon as it is there, if it is not yet
                 if first is not None:
                     raise first from None
                 raise
@@ -299,6 +300,11 @@ class _Listener:
                 yield block
 
         return PcmStream(pcm.sample_rate, pcm.num_channels, blocks())
+
+
+def _close(heard: "Future[BlockFile | None]") -> None:
+    if heard.exception() is None and (file := heard.result()) is not None:
+        file.close()
 
 
 def _read_kept(work: str, key: str) -> tuple[Features, int] | None:
