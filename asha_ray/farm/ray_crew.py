@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
+from asha_ray.errors import InputError
+from asha_ray.farm.models import cache_folder
 from asha_ray.farm.numerics import refusal
-from asha_ray.farm.ray_runtime import draining_nodes, is_node_alive, own_error
+from asha_ray.farm.ray_runtime import (
+    draining_nodes,
+    is_head_there,
+    is_node_alive,
+    own_error,
+    require_head,
+)
 from asha_ray.farm.scheduler import Done, Event, Failed, Lost, Made, Ready, Refused, Worker
 from asha_ray.farm.worker import ChunkRenderer, ChunkTask, WorkerJob, worker_name
 from asha_ray.scratch import sweep, system_folder
@@ -24,6 +32,8 @@ STOP_S = 5.0
 """What a worker may take to put away a chunk that is not wanted any more."""
 COUNT_S = 0.5
 """How often busy actors are asked for the frames they have made."""
+NODE_DIED = "its node has died"
+"""Ray's words in the error of an actor that died with its node; nothing else tells it apart."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,7 @@ class RenderActor:
     """A chunk renderer in a process of its own, which tells how far it is while it works."""
 
     def __init__(self, job: WorkerJob) -> None:
-        sweep(system_folder())  # what a killed worker has left on this node
-        self._refusal = refusal(job.numerics, allow_mixed=job.allow_mixed)
-        if not self._refusal:
-            self._renderer = self._load(job)
+        self._job = job
         self._lock = threading.Lock()
         self._unreported = 0
         self._resting = threading.Event()
@@ -52,8 +59,15 @@ class RenderActor:
         return ChunkRenderer(job)
 
     def ready(self) -> Hello:
-        """Answers once the model is loaded."""
-        return Hello(self._refusal, worker_name(), ray.get_runtime_context().get_node_id())
+        """Answers once the model is loaded.
+
+        Not in the constructor: Ray makes a text of an error there.
+        """
+        sweep(system_folder(), cache_folder())  # what a killed worker has left on this node
+        refused = refusal(self._job.numerics, allow_mixed=self._job.allow_mixed)
+        if not refused:
+            self._renderer = self._load(self._job)
+        return Hello(refused, worker_name(), ray.get_runtime_context().get_node_id())
 
     def render(self, task: ChunkTask) -> Segment:
         """Render one chunk."""
@@ -124,7 +138,8 @@ class RayCrew:
 
     def room(self) -> int:
         """As the cluster is now."""
-        return self._room()
+        # Without a head no actor can be asked for.
+        return self._room() if is_head_there() else 0
 
     def start(self) -> Worker:
         """Ask Ray for an actor; where there is no room it waits for some."""
@@ -150,11 +165,11 @@ class RayCrew:
         """Kill an actor that has nothing in hand."""
         actor = self._actors.pop(worker)
         self._calls = {ref: call for ref, call in self._calls.items() if call[0] != worker}
-        ray.kill(actor.handle)
+        _kill(actor)
 
     def leaving(self) -> Mapping[Worker, float]:
         """Actors on nodes that are being drained."""
-        draining = draining_nodes()
+        draining = draining_nodes() if is_head_there() else {}
         return {
             worker: draining[actor.node]
             for worker, actor in self._actors.items()
@@ -162,7 +177,12 @@ class RayCrew:
         }
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """What actors answered."""
+        """What actors answered.
+
+        Raises:
+            FarmError: if the cluster's head is gone.
+        """
+        require_head()
         self._ask_for_frames()
         references = list(self._calls)
         if not references:
@@ -181,7 +201,7 @@ class RayCrew:
         if stops:
             ray.wait(stops, num_returns=len(stops), timeout=STOP_S)
         for actor in self._actors.values():
-            ray.kill(actor.handle)
+            _kill(actor)
         self._actors, self._calls = {}, {}
 
     def _ask_for_frames(self) -> None:
@@ -204,29 +224,62 @@ class RayCrew:
         try:
             answer = ray.get(reference)
         except RayTaskError as error:
-            if call == "ready":
-                raise own_error(error) from error
-            return Failed(worker, own_error(error)) if call == "render" else None
-        except RayActorError as error:
+            return self._hear_error(worker, call, error)
+        except RayError as error:
+            # A count that got lost says nothing of the chunk, whose own call is still awaited.
+            if call == "frames" and isinstance(error, ActorUnavailableError):
+                return None
             return self._lose(worker, error)
         match call:
             case "ready":
                 actor.node = answer.node
-                if answer.refusal:
-                    return Refused(worker, answer.refusal)
-                return Ready(worker, answer.name)
+                refused = answer.refusal
+                return Refused(worker, refused) if refused else Ready(worker, answer.name)
             case "render":
                 return Done(worker, answer)
             case "frames":
                 return Made(worker, answer)
 
-    def _lose(self, worker: Worker, error: RayActorError) -> Lost:
-        """An actor is gone: all its calls are answered by that."""
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, RayTaskError):  # it could not be made
-            raise own_error(cause) from error
-        actor = self._actors.pop(worker)
-        self._calls = {ref: call for ref, call in self._calls.items() if call[0] != worker}
+    def _hear_error(self, worker: Worker, call: Call, error: RayTaskError) -> Event | None:
+        """What an actor raised, which itself lives on."""
+        match call:
+            case "ready":
+                return self._could_not_start(worker, error)
+            case "render":
+                return Failed(worker, own_error(error))
+            case "frames":
+                return None
+
+    def _could_not_start(self, worker: Worker, error: RayTaskError) -> Lost:
+        """Its model could not be loaded: for a reason that another may not have, or hopeless.
+
+        Raises:
+            InputError: if it is the model itself.
+        """
+        own = own_error(error)
+        if isinstance(own, InputError):
+            raise own from error
+        self.end(worker)
+        return Lost(worker, str(own))
+
+    def _lose(self, worker: Worker, error: RayError) -> Lost:
+        """An actor is gone, or as good as gone: what it had in hand is lost, whatever Ray calls it.
+
+        One that cannot be reached for a moment may come back, yet nobody can tell what became of
+        its chunk, so it is ended and another does the chunk.
+        """
+        node = self._actors[worker].node
+        self.end(worker)
         reason = " ".join(str(error).split())[:300]
-        gone = bool(actor.node) and not is_node_alive(actor.node)
-        return Lost(worker, reason, blameless=gone or bool(getattr(error, "preempted", False)))
+        blameless = (
+            bool(getattr(error, "preempted", False))
+            or NODE_DIED in str(error)  # known also of one that had not said yet where it is
+            or not is_head_there()  # nobody can be asked
+            or (bool(node) and not is_node_alive(node))
+        )
+        return Lost(worker, reason, blameless=blameless)
+
+
+def _kill(actor: _Actor) -> None:
+    if is_head_there():  # else it would block; an actor ends with its driver
+        ray.kill(actor.handle)

@@ -13,7 +13,7 @@ from asha_ray.farm.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.assemble import AssemblyJob, assemble
 from asha_ray.farm.plan import cpu_threads
 from asha_ray.farm.ray_crew import RayCrew
-from asha_ray.farm.ray_map import map_on_ray
+from asha_ray.farm.ray_map import MAX_RETRIES, map_on_ray
 from asha_ray.farm.ray_runtime import (
     is_one_machine,
     num_devices,
@@ -25,6 +25,7 @@ from asha_ray.farm.scheduler import Scheduler, Watch
 from asha_ray.farm.survey import Survey, survey
 from asha_ray.farm.worker import ChunkTask, WorkerJob
 from asha_ray.progress import Progress
+from asha_ray.scratch import sweep, system_folder
 from asha_ray.vae.generator import pick_device
 from asha_ray.values import Segment
 from asha_ray.video.probe import VideoReport
@@ -127,7 +128,7 @@ class RayExecutor:
         self._dismiss()
         if is_one_machine():  # another process would take seconds to begin
             return assemble(job)
-        report: VideoReport = result_of(_remote(assemble).remote(job))
+        report: VideoReport = result_of(_remote(_assemble_anywhere).remote(job))
         return report
 
     def _num_workers(self, job: WorkerJob) -> int:
@@ -138,8 +139,14 @@ class RayExecutor:
         return max(1, int(num_devices("CPU")) // job.cores)
 
 
+def _assemble_anywhere(job: AssemblyJob) -> VideoReport:
+    """Join a render in a task; a worker that was killed at that has left a whole video behind."""
+    sweep(system_folder())
+    return assemble(job)
+
+
 def _remote(function: Callable[..., Any], num_cpus: int = 1) -> Any:
-    return ray.remote(num_cpus=num_cpus, max_retries=2)(function)
+    return ray.remote(num_cpus=num_cpus, max_retries=MAX_RETRIES)(function)
 
 
 def _actor_resources(job: WorkerJob) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +20,95 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+_LOGGER = logging.getLogger(__name__)
+
+HEAD_PATIENCE_S = 30.0
+"""Without a cluster's head for so long, work on it ends. Ray itself ends the process after 60."""
+HEAD_TIMEOUT_S = 2.0
+POLL_S = 1.0
+
+
+class Head:
+    """Whether a cluster's head can be reached, by knocking at its door.
+
+    Ray's own calls to a head that is gone block, and end the process after a minute with words
+    that help nobody. So whoever would make such a call asks here just before.
+
+    Args:
+        address: `host:port`.
+        clock: seconds.
+    """
+
+    def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.address, self._clock = address, clock
+        self._away_since: float | None = None
+        self._knocked_at = clock()
+
+    def is_there(self) -> bool:
+        """Whether it answers."""
+        now = self._clock()
+        if self._away_since is not None and now - self._knocked_at < HEAD_TIMEOUT_S:
+            return False  # a door behind which nothing is takes its time
+        self._knocked_at = now
+        if self._answers():
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = now
+        return self._away_since is None
+
+    def require(self) -> None:
+        """Fail once it has been away for too long.
+
+        Raises:
+            FarmError: if so.
+        """
+        if self.is_there() or self._away_since is None:
+            return
+        away_s = self._clock() - self._away_since
+        if away_s >= HEAD_PATIENCE_S:
+            raise FarmError(
+                f"working on the Ray cluster at {self.address}: its head has not answered for "
+                f"{away_s:.0f} s; what is finished is kept: start a cluster anew, and run the same "
+                "command with its RAY_ADDRESS"
+            )
+
+    def _answers(self) -> bool:
+        host, _, port = self.address.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), HEAD_TIMEOUT_S):
+                return True
+        except OSError:
+            return False
+
+
+_heads: list[Head] = []
+"""Of the cluster that this process works on."""
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    head = Head(str(ray.get_runtime_context().gcs_address))
+    _heads.append(head)
+    try:
+        yield
+    finally:
+        _heads.remove(head)
+
+
+def is_head_there() -> bool:
+    """Whether calls that the head must answer may be made."""
+    return all(head.is_there() for head in _heads)
+
+
+def require_head() -> None:
+    """Fail if the cluster's head has been away for too long.
+
+    Raises:
+        FarmError: if so.
+    """
+    for head in _heads:
+        head.require()
+
 
 @contextmanager
 def ray_cluster(*, dashboard: bool = False) -> Iterator[None]:
@@ -31,12 +121,14 @@ def ray_cluster(*, dashboard: bool = False) -> Iterator[None]:
         FarmError: if Ray cannot be joined or started.
     """
     if ray.is_initialized():
-        yield
+        with _watched():
+            yield
         return
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = (
         {} if address else {"include_dashboard": dashboard, "object_store_memory": _store_bytes()}
     )
+    _keep_off_stdout()
     try:
         ray.init(
             address=address or "local",
@@ -50,9 +142,22 @@ def ray_cluster(*, dashboard: bool = False) -> Iterator[None]:
         remedy = "check RAY_ADDRESS" if address else "or use --executor serial"
         raise FarmError(f"{where}: {error}; {remedy}") from error
     try:
-        yield
+        with _watched():
+            yield
     finally:
         ray.shutdown()
+
+
+def _keep_off_stdout() -> None:
+    """Let Ray log what it else prints on stdout, which is for results, when a worker is lost.
+
+    It does that whatever `log_to_driver` says, and looks the function up by this name.
+    """
+
+    def log(data: Mapping[str, Any], **_: Any) -> None:
+        _LOGGER.info("%s", "\n".join(data["lines"]))
+
+    ray._private.worker.print_to_stdstream = log  # noqa: SLF001 (there is no public way)
 
 
 def _store_bytes() -> int:
@@ -66,9 +171,12 @@ def result_of(reference: Any) -> Any:
     """What a Ray task returned, its own expected errors raised as themselves.
 
     Raises:
-        FarmError: if the task or its worker failed in a way nobody expected.
+        FarmError: if the task or its worker failed in a way nobody expected, or the cluster's head
+            is gone.
     """
     try:
+        while not ray.wait([reference], timeout=POLL_S)[0]:
+            require_head()
         return ray.get(reference)
     except RayTaskError as error:
         raise own_error(error) from error
@@ -84,13 +192,26 @@ def own_error(error: RayTaskError) -> AshaError:
     return FarmError(f"running a task on Ray: {cause!r}; --debug shows where")
 
 
+def await_head() -> None:
+    """Wait for the cluster's head, where it is away.
+
+    Raises:
+        FarmError: if that takes too long.
+    """
+    while not is_head_there():
+        require_head()
+        time.sleep(POLL_S)
+
+
 def num_devices(kind: str) -> float:
     """How much the cluster has of `CPU` or `GPU` in all."""
+    await_head()
     return float(ray.cluster_resources().get(kind, 0))
 
 
 def is_one_machine() -> bool:
     """Whether the cluster is this machine and no other."""
+    await_head()
     alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     return alive == [ray.get_runtime_context().get_node_id()]
 
