@@ -156,6 +156,7 @@ def _worker_job(
         work=work_uri(spec),
         cores=cores,
         allow_mixed=spec.run.allow_mixed,
+        fresh=spec.run.fresh,
     )
     check_memory(files, numerics, job.num_decoders)
     return job

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, NoReturn, Protocol
 
@@ -280,6 +280,8 @@ class Scheduler:
         self._hands[worker] = _Hand(index, self._clock())
         self._watch.tell("chunk-started", **_about(entry.task), worker=self._names[worker])
         self._crew.give(worker, entry.task)
+        # Whoever is given it after this one must look whether this one has finished it, unheard.
+        entry.task = replace(entry.task, may_be_there=True)
 
     def _repeat_slow_ones(self, now: float) -> None:
         """Near the end, let an idle worker try a chunk that takes another too long."""

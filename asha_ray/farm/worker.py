@@ -50,6 +50,7 @@ class WorkerJob:
         work: the work root.
         cores: CPU cores that one worker may use; changes no frame.
         allow_mixed: whether a worker of another kind of device may render.
+        fresh: whether segments that are there count for nothing.
     """
 
     model: str
@@ -61,6 +62,7 @@ class WorkerJob:
     work: str
     cores: int = 1
     allow_mixed: bool = False
+    fresh: bool = False
 
     @property
     def num_decoders(self) -> int:
@@ -81,10 +83,17 @@ def decoders_for(numerics: Numerics, cores: int) -> int:
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """One chunk to render, with the latents `[whole batches, L]` it needs."""
+    """One chunk to render, with the latents `[whole batches, L]` it needs.
+
+    Attributes:
+        chunk: which.
+        latents: of its frames.
+        may_be_there: another had it in hand before, and may have finished it without being heard.
+    """
 
     chunk: Chunk
     latents: FloatArray
+    may_be_there: bool = False
 
 
 class ChunkRenderer:
@@ -125,6 +134,10 @@ class ChunkRenderer:
         """
         started = time.monotonic()
         job, chunk = self._job, task.chunk
+        if task.may_be_there and not job.fresh:
+            found = self._work.find_segments([chunk]).segments
+            if chunk.chunk_id in found:
+                return found[chunk.chunk_id]
 
         def frames() -> Iterator[ByteArray]:
             batches = render_frames(

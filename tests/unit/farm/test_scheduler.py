@@ -96,6 +96,7 @@ class Simulation:
         assert worker not in self.holding, "one chunk at a time"
         index = task.chunk.index
         self.given.append((self.now, worker, index))
+        assert task.may_be_there == (self.times[index] > 0), "who comes later must look"
         self.holding[worker] = index
         self.peak = max(self.peak, len(self.holding))
         self.times[index] += 1
