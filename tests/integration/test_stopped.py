@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def server() -> ForkServerContext:
     context.set_forkserver_preload(
         ["asha_ray.farm.render", "asha_ray.audio.features", "tests.farm"]
     )
+    # Before a test names another folder for temporary files: a socket's path must be short.
+    forkserver.ensure_running()
     return context
 
 
