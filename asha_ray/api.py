@@ -12,6 +12,7 @@ from asha_ray.errors import SpecError
 from asha_ray.progress import Progress
 from asha_ray.spec import (
     ANALYZE_OPTIONS,
+    MAX_SPEC_BYTES,
     PATH_OPTIONS,
     RENDER_OPTIONS,
     STEMS_OPTIONS,
@@ -343,8 +344,11 @@ def _read_config(config: StrPath | Mapping[str, Any] | None) -> Mapping[str, Any
     from asha_ray.storage import storage_of
 
     uri = fspath(config)
+    storage = storage_of(uri)
+    if (storage.size(uri) or 0) > MAX_SPEC_BYTES:
+        raise SpecError(f"reading spec {uri}: it is too large for one; give the right file")
     try:
-        text = storage_of(uri).read(uri).decode()
+        text = storage.read(uri).decode()
     except UnicodeDecodeError as error:
         raise SpecError(f"reading spec {uri}: it is no text file; write it as YAML") from error
     return parse_yaml(text, uri)

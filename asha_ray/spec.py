@@ -32,6 +32,12 @@ DROP_FRAME_RATES = {
 }
 MAX_SIDE = 16384
 MAX_FPS = 1000
+MAX_SPEC_BYTES = 1 << 16
+"""A spec that names every setting has 2 kB; a second is spent on a file of this size at most."""
+MAX_SPEC_DEPTH = 32
+MAX_COMPLAINTS = 20
+"""Wrong fields that are named; the rest is counted."""
+MAX_COMPLAINT_CHARS = 300
 
 
 def parse_fps(value: str | float | Fraction) -> Fraction:
@@ -312,14 +318,24 @@ _Spec = TypeVar("_Spec", bound=BaseModel)
 def explain(error: ValidationError, what: str) -> str:
     """All of a validation error's complaints in a line each, with the field's path."""
     lines = []
-    for item in error.errors():
+    complaints = error.errors()
+    for item in complaints[:MAX_COMPLAINTS]:
         where = ".".join(str(part) for part in item["loc"]) or what
-        reason = item["msg"].removeprefix("Value error, ")
+        reason = item["msg"].removeprefix("Value error, ")[:MAX_COMPLAINT_CHARS]
         given = item.get("input")
         if item["type"] not in ("missing", "extra_forbidden", "value_error"):
-            reason += f" (got {str(given)[:80]!r})"
-        lines.append(f"{where}: {reason}")
+            reason += f" (got {_shown(given)!r})"
+        lines.append(f"{where[:80]}: {reason}")
+    if len(complaints) > MAX_COMPLAINTS:
+        lines.append(f"… and {len(complaints) - MAX_COMPLAINTS} more")
     return f"{what}: " + "\n  ".join(lines)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value)[:80]
+    except ValueError:  # Python writes out no number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def build(kind: type[_Spec], data: Mapping[str, Any], what: str = "settings") -> _Spec:
@@ -356,21 +372,58 @@ def with_options(
         for group in groups:
             target = target.setdefault(group, {})
             if not isinstance(target, dict):
-                raise SpecError(f"settings: {group} must be a group of fields, not {target!r}")
+                raise SpecError(
+                    f"settings: {group} must be a group of fields, not {_shown(target)!r}"
+                )
         target[last] = value
     return merged
+
+
+class _SpecLoader(yaml.SafeLoader):
+    """Plain values only: a few aliases of aliases would be billions of fields."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="an alias (*name) is not read; write the value out", problem_mark=mark
+            )
+        if self._depth >= MAX_SPEC_DEPTH:
+            raise yaml.MarkedYAMLError(problem="it is nested too deep", problem_mark=mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:  # PyYAML takes the last
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value[:80]} is there twice", problem_mark=key.start_mark
+                )
+            names.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return dict(super().construct_mapping(node, deep=deep))
 
 
 def parse_yaml(text: str, what: str) -> dict[str, Any]:
     """A spec file's text as plain data.
 
     Raises:
-        SpecError: if it is no YAML, or holds no mapping of groups.
+        SpecError: if it is no YAML, holds no mapping of groups, or is larger or deeper than a spec.
     """
+    if len(text) > MAX_SPEC_BYTES:
+        raise SpecError(
+            f"reading spec {what}: more than {MAX_SPEC_BYTES >> 10} kB are no spec; give the right "
+            "file"
+        )
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        data = _SpecLoader(text).get_single_data()
+    # Of numbers and dates that are none, PyYAML gives Python's own errors.
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:MAX_COMPLAINT_CHARS]
         raise SpecError(f"reading spec {what}: it is no valid YAML: {reason}") from error
     if not isinstance(data, dict):
         raise SpecError(f"reading spec {what}: it must hold fields like `audio:` and `model:`")

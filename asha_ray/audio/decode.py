@@ -39,10 +39,10 @@ def stream_audio(path: str | Path) -> PcmStream:
         stream = _stream_soundfile(path)
     except (soundfile.LibsndfileError, TypeError, ValueError):
         stream = _stream_ffmpeg(path)
+    _check_format(path, stream)  # first: a block of a thousand channels would be a gigabyte
     first = next(stream.blocks, None)
     if first is None:
         raise AudioError(f"reading audio {path}: it holds no samples; {REMEDY}")
-    _check_format(path, stream)
     return PcmStream(stream.sample_rate, stream.num_channels, chain([first], stream.blocks))
 
 
@@ -105,7 +105,7 @@ def require_sound_file(path: Path) -> None:
         raise AudioError(f"reading audio {path}: it is a folder; {REMEDY}")
     if not path.exists():
         raise AudioError(f"reading audio {path}: there is no such file; check the path")
-    if path.is_fifo() or path.is_socket():  # it would wait for someone to write, perhaps for ever
+    if not path.is_file():  # a pipe may wait for its writer for ever, a device may never end
         raise AudioError(f"reading audio {path}: it is no regular file; {REMEDY}")
     try:
         with path.open("rb") as file:

@@ -7,10 +7,13 @@ Keys: `version`, `fps` (numerator, denominator), `duration_s`, `onset_info [n, 3
 were listened to, the same keys again under `<stem>/`.
 """
 
+import lzma
+import tokenize
 import zipfile
 import zlib
 from dataclasses import replace
 from fractions import Fraction
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,20 @@ UNREADABLE = (
     TypeError,
     AttributeError,
     EOFError,
-    ZeroDivisionError,
+    ArithmeticError,
+    RuntimeError,  # of a member that is encrypted, or packed in a way that zipfile does not know
+    MemoryError,  # of an array's header that is nested too deep
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
 )
+MAX_ARRAYS = 1000
+MAX_VALUES = 1 << 30
+"""In all arrays together; a day at 60 frames a second with five stems has 700 million."""
+MAX_DURATION_S = 1e6
+MAX_FPS = 1000
 CURVES = ("onset_strength", "decay_linear", "decay_exponential", "rms")
 LATER = {
     "chroma": np.float32,
@@ -67,6 +80,7 @@ def read_features(path: Path, name: str | None = None) -> Features:
     what = name or str(path)
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            _check_sizes(file.zip)
             version = int(file["version"])
             if version > VERSION:
                 raise FeaturesError(
@@ -75,16 +89,39 @@ def read_features(path: Path, name: str | None = None) -> Features:
                 )
             features = _features(file, "")
             stems = dict.fromkeys(key.partition("/")[0] for key in file if "/" in key)
+            if not all(stem.isascii() and stem.isalpha() for stem in stems):
+                raise ValueError("a stem's name is a word")
             parts = {stem: _features(file, f"{stem}/") for stem in stems}
     except UNREADABLE as error:
         raise FeaturesError(
-            f"reading features {what}: it is no features file ({error}); "
+            f"reading features {what}: it is no features file "
+            f"({str(error)[:200] or 'a header in it is none'}); "
             "write one with `asha-ray analyze`"
         ) from error
     _check(features, what)
     for part in parts.values():
         _check(part, what, like=features)
     return replace(features, stems=parts)
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Refuse what would fill the memory, before any of it is unpacked."""
+    members = archive.infolist()
+    if len(members) > MAX_ARRAYS:
+        raise ValueError(f"it has more than {MAX_ARRAYS} arrays")
+    num_values = 0
+    for member in members:
+        with archive.open(member) as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("an array has a header of another version")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            num_bytes = member.file_size - file.tell()
+        # zipfile unpacks no more than a member's size; an array may claim another one.
+        if dtype.kind not in "biuf" or prod(shape) * dtype.itemsize != num_bytes:
+            raise ValueError("an array is not what its header says")
+        num_values += prod(shape)
+    if num_values > MAX_VALUES:
+        raise ValueError("it unpacks to more than features can be")
 
 
 def _arrays(features: Features) -> dict[str, Any]:
@@ -124,7 +161,9 @@ def _check(features: Features, what: str, like: Features | None = None) -> None:
     beats = features.beat_frames
     if (
         num_frames == 0
-        or features.fps <= 0
+        or not 0 < features.fps <= MAX_FPS
+        or not 0 < features.duration_s <= MAX_DURATION_S
+        or not np.isfinite(features.tempo)
         or (like is not None and (like.num_frames, like.fps) != (num_frames, features.fps))
         or any(curve.shape != (num_frames,) for curve in curves)
         or features.bands.shape != (num_frames, 3)

@@ -14,7 +14,7 @@ import typer
 
 import asha_ray
 from asha_ray.cli import options
-from asha_ray.cli.progress import ConsoleProgress
+from asha_ray.cli.progress import UNSHOWABLE, ConsoleProgress, shown
 from asha_ray.errors import AshaError, SpecError
 
 INTERRUPTED = 130
@@ -89,14 +89,17 @@ def _stop_at_once(*_: object) -> NoReturn:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"asha-ray: {message}\n")
+    sys.stderr.write(f"asha-ray: {shown(message)}\n")
 
 
 def _answer(document: dict[str, Any], text: str, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(document, default=_plain, ensure_ascii=False) + "\n")
+        written = json.dumps(document, default=_plain, ensure_ascii=False)
+        # The same characters to whoever reads the JSON.
+        written = UNSHOWABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
+        sys.stdout.write(f"{written}\n")
     else:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{shown(text)}\n")
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Progress for people, on stderr: a line that redraws itself, or a few quiet lines in a log."""
 
+import re
 import sys
 import time
 from typing import TextIO
@@ -7,6 +8,18 @@ from typing import TextIO
 REDRAW_S = 0.2
 LOG_EVERY_S = 20.0
 BAR_WIDTH = 24
+
+UNSHOWABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What steers a terminal, turns text around, or is no character at all; line feeds are ours."""
+
+
+def shown(text: str) -> str:
+    """A text whose names a stranger may have chosen, as it may be written to a terminal.
+
+    >>> shown("red\\x1b[31m.wav")
+    'red\\\\x1b[31m.wav'
+    """
+    return UNSHOWABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class ConsoleProgress:
@@ -93,11 +106,11 @@ class ConsoleProgress:
         if self._total:
             filled = min(BAR_WIDTH, BAR_WIDTH * self._done // self._total)
             bar = f"[{'=' * filled}{' ' * (BAR_WIDTH - filled)}] "
-        self._stream.write(f"\r\x1b[K{bar}{self._text()}")
+        self._stream.write(f"\r\x1b[K{bar}{shown(self._text())}")
         self._stream.flush()
 
     def _line(self, text: str) -> None:
-        self._stream.write(f"{text}\n")
+        self._stream.write(f"{shown(text)}\n")
         self._stream.flush()
 
 

@@ -49,6 +49,7 @@ from asha_ray.values import Features, FloatArray, PcmStream
 if TYPE_CHECKING:
     from asha_ray.farm.block_file import BlockFile
 
+MAX_NOTE_BYTES = 64 << 10
 VERSION = 2
 """Raised when the same sound would be measured as other features."""
 
@@ -138,6 +139,20 @@ def analyze_uri(
         if known is None:
             _keep(root, key, audio_digest, features, num_replaced)
     return Analysis(features, audio_digest, key, num_replaced)
+
+
+def kept_features(job: AnalysisJob, work: str) -> Features | None:
+    """What an earlier analysis left in a work root; nothing is measured, nothing written.
+
+    Raises:
+        AudioError: if the track is no file.
+        NotFoundError: if there is nothing at its uri.
+    """
+    with storage_of(job.audio).local_copy(job.audio) as path:
+        require_sound_file(path)
+        key = _Listener(job, path, file_digest(path), work, Spread(), NullProgress()).key
+    known = _read_kept(work, key)
+    return known[0] if known else None
 
 
 class _Listener:
@@ -314,10 +329,20 @@ def _read_kept(work: str, key: str) -> tuple[Features, int] | None:
     if storage.size(uri) is None or storage.size(note_uri) is None:
         return None
     try:
+        if (storage.size(note_uri) or 0) > MAX_NOTE_BYTES:
+            return None
         num_replaced = int(json.loads(storage.read(note_uri))["num_replaced"])
         with storage.local_copy(uri) as path:
             return read_features(path, uri), num_replaced
-    except (FeaturesError, NotFoundError, ValueError, KeyError, TypeError):
+    except (
+        FeaturesError,
+        NotFoundError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ):
         return None  # torn, or gone meanwhile: measured again
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from asha_ray.errors import AshaError, VideoError
-from asha_ray.farm.analysis import analysis_job, analyze_uri
+from asha_ray.farm.analysis import analysis_job, kept_features
 from asha_ray.farm.models import load_files
 from asha_ray.farm.plan import first_frame, keyframes_of, make_path
 from asha_ray.spec import RenderSpec, build
 from asha_ray.storage import storage_of
+from asha_ray.storage.base import is_s3
 from asha_ray.storage.keys import file_digest
 from asha_ray.values import FloatArray
 from asha_ray.video.probe import VideoReport, probe
@@ -20,6 +21,7 @@ from asha_ray.video.probe import VideoReport, probe
 MIN_DISTINCT = 0.9
 MIN_CORRELATION = 0.6
 MIN_GAIN_DB = 5.0
+MAX_RECORD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ def inspect(uri: str, *, decode: bool = True) -> Inspection:
             if record.get("sha256") != file_digest(path):
                 problems.append("its sha256 is not what its record says: it has been changed")
             if record.get("frames") != report.frames:
-                problems.append(f"its record says {record.get('frames')} frames")
+                problems.append(f"its record says {record.get('frames')!s:.40} frames")
     distinct = correlation = None
     if report.pictures:
         distinct = report.pictures.num_distinct / max(1, report.pictures.num_decoded)
         if record is not None:
-            correlation = motion_correlation(record, report.pictures.difference)
+            correlation = motion_correlation(
+                record, report.pictures.difference, from_bucket=is_s3(uri)
+            )
     gain = _gain_db(record)
     return Inspection(
         report=report,
@@ -84,16 +88,25 @@ def inspect(uri: str, *, decode: bool = True) -> Inspection:
     )
 
 
-def motion_correlation(record: Mapping[str, Any], difference: FloatArray) -> float | None:
+def motion_correlation(
+    record: Mapping[str, Any], difference: FloatArray, *, from_bucket: bool = False
+) -> float | None:
     """Pearson correlation of `difference [n - 1]` with the latent step that caused each.
 
-    None where it is not defined, or where what made the video is not there any more.
+    None where it is not defined, or where what made the video is not there any more. A record may
+    be a stranger's, so nothing is measured or written for it, and the record of a local video
+    leads to no bucket.
     """
     try:
         spec = build(RenderSpec, record["spec"])
+        work = str(record["work"])
+        places = (spec.audio, spec.model, work, spec.motion.keyframes, spec.features.model_dir)
+        if not from_bucket and any(is_s3(place) for place in places if place):
+            return None
+        features = kept_features(analysis_job(spec.audio, spec.video.fps, spec.features), work)
+        if features is None:
+            return None
         files = load_files(spec.model, decoder_only=True)
-        job = analysis_job(spec.audio, spec.video.fps, spec.features)
-        features = analyze_uri(job, str(record["work"])).features
         path = make_path(spec, features, keyframes_of(spec, files))
     except (AshaError, KeyError, TypeError):
         return None
@@ -108,11 +121,12 @@ def motion_correlation(record: Mapping[str, Any], difference: FloatArray) -> flo
 def _read_record(uri: str) -> dict[str, Any] | None:
     record_uri = f"{uri}.json"
     storage = storage_of(uri)
-    if storage.size(record_uri) is None:
+    size = storage.size(record_uri)
+    if size is None or size > MAX_RECORD_BYTES:
         return None
     try:
         record = json.loads(storage.read(record_uri))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -121,7 +135,7 @@ def _gain_db(record: Mapping[str, Any] | None) -> float | None:
     try:
         training = (record or {})["model"]["training"]
         return float(training["reconstruction_psnr_db"]) - float(training["mean_image_psnr_db"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

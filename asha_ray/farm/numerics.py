@@ -28,6 +28,7 @@ from asha_ray.vae.numerics import (
 from asha_ray.values import FloatArray, Numerics
 
 TABLE_VERSION = 1
+MAX_TABLE_BYTES = 1 << 20
 MIN_PSNR_DB = 45.0
 GUARD_FRAMES = 4
 
@@ -46,15 +47,17 @@ def read_table(path: Path | None = None) -> dict[str, Row]:
     """
     path = path or table_path()
     try:
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise ValueError("it is too large")
         data = json.loads(path.read_text())
         if data["version"] != TABLE_VERSION:
-            raise ValueError(f"its version is {data['version']!r}, not {TABLE_VERSION}")
+            raise ValueError(f"its version is {data['version']!r:.40}, not {TABLE_VERSION}")
         return {str(kind): _row(fields) for kind, fields in data["numerics"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SpecError(
-            f"reading numerics {path}: {error}; delete the file, or write it anew with "
+            f"reading numerics {path}: {str(error)[:200]}; delete the file, or write it anew with "
             "`asha-ray bench --tune`"
         ) from error
 
@@ -79,7 +82,7 @@ def _row(fields: Mapping[str, Any]) -> Row:
         "threads": _is_whole(row.threads, 0, MAX_THREADS),
         "compile": row.compile in COMPILE_MODES,
     }
-    wrong = [f"{name} is {getattr(row, name)!r}" for name, right in checks.items() if not right]
+    wrong = [f"{name} is {getattr(row, name)!r:.40}" for name, right in checks.items() if not right]
     if wrong:
         raise ValueError(", ".join(wrong))
     return row

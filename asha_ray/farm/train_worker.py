@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 from ray import train
 from ray.train.torch import get_device, prepare_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim import Adam, Optimizer
 
+from asha_ray.errors import ModelError
 from asha_ray.farm.dataset import ImageShards
 from asha_ray.scratch import scratch_folder
 from asha_ray.spec import TrainSpec, parse_size
@@ -38,6 +40,8 @@ from asha_ray.vae.training import (
 from asha_ray.values import ByteArray
 
 STATE, NUMBERS, STRIP, MODEL = "state.safetensors", "numbers.json", "strip.npy", "model"
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
+"""What reading a damaged checkpoint raises; a RuntimeError is torch's, of shapes."""
 SHEET_IMAGES = 8
 FAST = 1  # compression of sheets that are drawn after every epoch
 STRIP_IMAGES, STRIP_ROWS, STRIP_SIDE = 6, 12, 128
@@ -174,11 +178,18 @@ def _start(spec: TrainSpec, device: torch.device) -> tuple[Vae, Adam, _State]:
     checkpoint = train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            state = _restore(Path(folder), vae, optimizer)
+            try:
+                state = _restore(Path(folder), vae, optimizer)
+            except UNREADABLE as error:
+                raise ModelError(
+                    f"resuming {spec.output}: its checkpoint is damaged ({str(error)[:200]}); "
+                    "leave out --resume to begin anew"
+                ) from error
     return vae, optimizer, state
 
 
 def _restore(folder: Path, vae: Vae, optimizer: Adam) -> _State:
+    """Where a run was when it left a checkpoint; of a damaged one, any of `UNREADABLE`."""
     tensors = load_file(folder / STATE)
     vae.load_state_dict(
         {name.removeprefix("model."): value for name, value in tensors.items() if "model." in name}
@@ -191,8 +202,11 @@ def _restore(folder: Path, vae: Vae, optimizer: Adam) -> _State:
             moments.setdefault(int(index), {})[part] = value
     plain = optimizer.state_dict()
     optimizer.load_state_dict({"state": moments, "param_groups": plain["param_groups"]})
-    pictures = np.load(folder / STRIP, allow_pickle=False)
-    rows = list(zip(numbers["strip_epochs"], pictures, strict=True))
+    # Memory-mapped, so that a header cannot claim more memory than the file has bytes.
+    pictures = np.load(folder / STRIP, mmap_mode="r", allow_pickle=False)
+    if pictures.dtype != np.uint8:
+        raise ValueError(f"{STRIP} holds {str(pictures.dtype)[:40]}, not pictures")
+    rows = list(zip(numbers["strip_epochs"], np.array(pictures), strict=True))
     return _State(int(numbers["epoch"]), numbers["metrics"], rows)
 
 

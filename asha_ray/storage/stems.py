@@ -13,8 +13,18 @@ from typing import Any
 from asha_ray.errors import StorageError
 from asha_ray.storage.base import Storage, join, safe_name, storage_of
 from asha_ray.storage.keys import file_digest
+from asha_ray.values import MAX_SAMPLE_RATE
 
 TRACK = "track.json"
+MAX_RECORD_BYTES = 64 << 10
+BOUNDS = {
+    "number": 10**6,
+    "start": 10**13,
+    "stop": 10**13,
+    "sample_rate": MAX_SAMPLE_RATE,
+    "bits": 32,
+}
+"""What a part's numbers are at most; none is negative."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class StemStore:
         data = self._read(self._record_uri(number))
         try:
             part = _part(data)
-        except (KeyError, TypeError, ValueError, AttributeError, StorageError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, StorageError):
             return None  # a torn record counts as none; the part is separated again
         sizes = {stem: self._storage.size(self._file_uri(number, stem)) for stem in part.files}
         good = all(sizes[stem] == file.num_bytes for stem, file in part.files.items())
@@ -117,11 +127,12 @@ class StemStore:
         return parts
 
     def _read(self, uri: str) -> Any:
-        if self._storage.size(uri) is None:
+        size = self._storage.size(uri)
+        if size is None or size > MAX_RECORD_BYTES:
             return None
         try:
             return json.loads(self._storage.read(uri))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def _write(self, uri: str, data: Mapping[str, Any]) -> None:
@@ -144,5 +155,7 @@ def _part(data: Any) -> StemPart:
         safe_name(str(stem), "stem"): StemFile(str(file["sha256"]), int(file["num_bytes"]))
         for stem, file in data["files"].items()
     }
-    numbers = {name: int(data[name]) for name in ("number", "start", "stop", "sample_rate", "bits")}
+    numbers = {name: int(data[name]) for name in BOUNDS}
+    if not all(0 <= numbers[name] <= most for name, most in BOUNDS.items()):
+        raise ValueError("a number is out of bounds")
     return StemPart(files=files, **numbers)

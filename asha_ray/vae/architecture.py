@@ -154,14 +154,14 @@ def from_json(data: Mapping[str, Any]) -> Architecture:
 
 def _whole(value: Any, maximum: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
-        raise ValueError(f"{value!r} is no whole number from 1 to {maximum}")
+        raise ValueError(f"{value!r:.40} is no whole number from 1 to {maximum}")
     return value
 
 
 def _check(architecture: Architecture) -> None:
     if architecture.name not in PRESETS:
         known = ", ".join(PRESETS)
-        raise ModelError(f"there is no architecture '{architecture.name}'; there are {known}")
+        raise ModelError(f"there is no architecture {architecture.name!r:.40}; there are {known}")
     for filters in (architecture.encoder_filters, architecture.decoder_filters):
         if not 1 <= len(filters) <= MAX_LAYERS:
             raise ModelError(f"an architecture has 1 to {MAX_LAYERS} levels, not {len(filters)}")

@@ -25,6 +25,9 @@ VERSION = 1
 CONFIG, WEIGHTS, KEYFRAMES = "config.json", "model.safetensors", "keyframes.npy"
 FILES = (CONFIG, WEIGHTS, KEYFRAMES)
 MAX_CONFIG_BYTES = 4 << 20
+MAX_HEADER_BYTES = 4 << 20
+"""Of the weights: names and shapes, 10 kB in all presets; safetensors would parse 100 MB."""
+MAX_REASON_CHARS = 200
 DECODER = "decoder."
 
 
@@ -80,15 +83,15 @@ def read_config(folder: Path, name: str | None = None) -> tuple[Architecture, di
         config = json.loads(path.read_text())
         version = config["version"]
         if not isinstance(version, int):
-            raise ValueError(f"its version is {version!r}")
+            raise ValueError(f"its version is {version!r:.40}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"reading model {what}: {CONFIG} is damaged ({error}); train the model again"
+            f"reading model {what}: {CONFIG} is damaged ({_reason(error)}); train the model again"
         ) from error
     if version > VERSION:
         raise ModelError(
-            f"reading model {what}: its version {version} is newer than {VERSION}, which this "
-            "asha-ray knows; update asha-ray"
+            f"reading model {what}: its version {version!r:.40} is newer than {VERSION}, "
+            "which this asha-ray knows; update asha-ray"
         )
     try:
         architecture = from_json(config.get("architecture") or {})
@@ -134,8 +137,11 @@ def read_keyframes(path: Path, latent_dim: int, what: str) -> FloatArray:
         ModelError: if it is no such array, does not fit the model, or holds NaN.
     """
     try:
-        # Memory-mapped, so that a header cannot claim more memory than the file has bytes.
+        # Memory-mapped, so that a header cannot claim more memory than the file has bytes; of
+        # items without bytes, such as empty texts, it could.
         mapped = np.lib.format.open_memmap(path, mode="r")
+        if mapped.dtype.kind not in "biuf":
+            raise ValueError(f"it holds {str(mapped.dtype)[:40]}, not numbers")
         keyframes = np.array(mapped, np.float32)
     except (
         OSError,
@@ -145,15 +151,17 @@ def read_keyframes(path: Path, latent_dim: int, what: str) -> FloatArray:
         OverflowError,
         SyntaxError,
         RecursionError,
+        MemoryError,  # what Python's parser says to a header that is nested too deep
         tokenize.TokenError,
     ) as error:
         raise ModelError(
-            f"reading keyframes of {what}: {path.name} is damaged ({error}); write it again"
+            f"reading keyframes of {what}: {path.name} is damaged ({_reason(error)}); "
+            "write it again"
         ) from error
     if keyframes.ndim != 2 or keyframes.shape[1] != latent_dim:
         raise ModelError(
-            f"reading keyframes of {what}: {path.name} has shape {list(keyframes.shape)}, but the "
-            f"model needs [number, {latent_dim}]; write it again"
+            f"reading keyframes of {what}: {path.name} has shape {list(keyframes.shape)!s:.40}, "
+            f"but the model needs [number, {latent_dim}]; write it again"
         )
     if not np.isfinite(keyframes).all():
         raise ModelError(
@@ -170,13 +178,17 @@ def _read_weights(
         name: list(tensor.shape) for name, tensor in build_empty(architecture).state_dict().items()
     }
     try:
+        with path.open("rb") as plain:
+            if int.from_bytes(plain.read(8), "little") > MAX_HEADER_BYTES:
+                raise ValueError("its header is too large")
         with safe_open(path, "pt") as file:
             found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             _check_shapes(found, expected, path, what)
             state = {name: file.get_tensor(name) for name in found if name.startswith(prefix)}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
-            f"reading model {what}: {path.name} is damaged ({error}); copy or train it again"
+            f"reading model {what}: {path.name} is damaged ({_reason(error)}); copy or train it "
+            "again"
         ) from error
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise ModelError(
@@ -200,9 +212,13 @@ def _check_shapes(
         if expected.get(name) != found.get(name):
             wanted, got = (shapes.get(name) or "none" for shapes in (expected, found))
             raise ModelError(
-                f"reading model {what}: {path.name} does not fit {CONFIG}: tensor {name} has shape "
-                f"{got}, not {wanted}; restore the two from one training"
+                f"reading model {what}: {path.name} does not fit {CONFIG}: tensor {name[:80]} has "
+                f"shape {got!s:.40}, not {wanted}; restore the two from one training"
             )
+
+
+def _reason(error: Exception) -> str:
+    return str(error)[:MAX_REASON_CHARS] or "its header is none"
 
 
 def _digest(state: Mapping[str, torch.Tensor], architecture: Architecture) -> str:

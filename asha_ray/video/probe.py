@@ -19,6 +19,8 @@ from asha_ray.values import FloatArray, Size
 
 BT709 = 1
 LIMITED_RANGE = 1
+MAX_PIXELS = 1 << 27
+"""Of a frame, more than 15360x8640; of each, decoders keep sixteen and more."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,11 @@ def probe(path: Path, *, decode: bool = True) -> VideoReport:
             if not times:
                 raise VideoError(f"inspecting {path}: it has no frames")
             context = video.codec_context
+            if context.width * context.height > MAX_PIXELS:
+                raise VideoError(
+                    f"inspecting {path}: frames of {context.width}x{context.height} are larger "
+                    f"than {MAX_PIXELS:,} pixels; scale it down"
+                )
             steps, fps = _steps(times, Fraction(video.average_rate or 1))
             report = VideoReport(
                 frames=len(times),
@@ -136,7 +143,7 @@ def probe(path: Path, *, decode: bool = True) -> VideoReport:
             )
         if decode:
             report = VideoReport(**{**vars(report), "pictures": _watch(path)})
-    except (av.FFmpegError, OSError, ValueError, struct.error) as error:
+    except (av.FFmpegError, OSError, ValueError, OverflowError, struct.error) as error:
         raise VideoError(f"inspecting {path}: it is no video that can be read ({error})") from error
     return report
 
@@ -144,7 +151,9 @@ def probe(path: Path, *, decode: bool = True) -> VideoReport:
 def luma_frames(path: Path) -> Iterator[np.ndarray]:
     """The decoded luma planes `[H, W]` uint8 of a local video file."""
     with av.open(file_url(path), options=INPUT_OPTIONS) as container:
-        container.streams.video[0].thread_type = "AUTO"
+        video = container.streams.video[0]
+        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # they may grow on the way
+        video.thread_type = "AUTO"
         for frame in container.decode(video=0):
             plane = frame.planes[0]
             rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)

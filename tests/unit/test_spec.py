@@ -1,10 +1,14 @@
 """Specs: what a user may write, and what each mistake is answered with."""
 
+from contextlib import suppress
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from asha_ray import api
 from asha_ray.errors import SpecError
 from asha_ray.spec import (
     ANALYZE_OPTIONS,
@@ -251,3 +255,75 @@ def test_a_broken_spec_file_is_named_with_the_reason(text, reason):
 def test_another_version_or_kind_is_refused(change):
     with pytest.raises(SpecError, match=next(iter(change))):
         build(RenderSpec, {**PLACES, **change})
+
+
+ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"{ALIAS_BOMB}video: {{crf: *a8}}", r"line 2.*alias|alias.*line 2"),
+        ("effects: &e [*e]", "alias"),
+        ("effects: " + "[" * 20_000, "nested too deep"),
+        ("video: " + "{crf: " * 5000, "nested too deep"),
+        ("seed: " + "9" * 5000, "no valid YAML: .*digits"),
+        ("start: " + "59:" * 20_000 + "1.5", "too large"),
+        ("audio: 2023-99-99", "month"),
+        ("start: 2023-01-01T25:61:61Z", "hour"),
+        ("seed: 1\nseed: 2", r"seed is there twice.*line 2"),
+        ("video: {crf: 1, fps: 24, crf: 2}", "crf is there twice"),
+        ("# " + "x" * 100_000, "64 kB"),
+        ("audio: !!python/object/apply:os.system [id]", "could not determine a constructor"),
+    ],
+    ids=[
+        "alias bomb", "cycle", "deep list", "deep mapping", "many digits", "base 60", "no month",
+        "no hour", "field twice", "nested field twice", "large", "tag",
+    ],
+)  # fmt: skip
+def test_a_hostile_spec_is_refused_in_a_line(text, reason):
+    """Aliases of aliases would be 10^9 fields, and a number's digits a traceback."""
+    with pytest.raises(SpecError, match=reason) as caught:
+        build(RenderSpec, {**parse_yaml(text, "r.yaml"), **PLACES})
+    assert str(caught.value).startswith("reading spec r.yaml: ")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: 0x" + "f" * 5000,
+        "video: {size: " + "x" * 60_000 + "}",
+        "video: {codec: " + "x" * 60_000 + "}",
+        "x" * 1000 + ": 1",
+        "\n".join(f"k{number}: 1" for number in range(5000)),
+    ],
+    ids=["hex", "size", "codec", "name", "names"],
+)
+def test_an_error_quotes_no_more_than_a_line(text):
+    with pytest.raises(SpecError) as caught:
+        build(RenderSpec, {**parse_yaml(text, "r.yaml"), **PLACES}, "r.yaml")
+    assert max(len(line) for line in str(caught.value).splitlines()) < 500
+    assert len(str(caught.value).splitlines()) <= 21
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(
+        st.sampled_from("0123456789abcdefx_:.-+eETZ&*!~|>%@?#,[]{}<\"'\\\n \x1b\x85"), max_size=40
+    )
+)
+def test_any_text_is_data_or_an_error_of_ours(text):
+    """PyYAML answers some texts with Python's own errors, which would be tracebacks."""
+    with suppress(SpecError):
+        parse_yaml(text, "r.yaml")
+
+
+def test_a_large_spec_is_not_even_read(tmp_path):
+    path = tmp_path / "r.yaml"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(SpecError, match=r"r\.yaml: it is too large .*right file"):
+        api.render(config=path)

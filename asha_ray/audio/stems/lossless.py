@@ -21,6 +21,7 @@ HEADROOM_BITS = 2
 """A stem may be louder than the mix where others cancelled it, hardly four times."""
 MAX_FLAC_RATE = 655_350
 BLOCK = 1 << 17
+NUM_CHANNELS = 2
 
 
 def range_bits(mix: FloatArray) -> int:
@@ -62,7 +63,7 @@ def _write(blocks: StemBlocks, paths: Mapping[str, Path], sample_rate: int, bits
     with ExitStack() as stack:
         files = {
             stem: stack.enter_context(
-                soundfile.SoundFile(path, "w", header_rate, 2, "PCM_24", format="FLAC")
+                soundfile.SoundFile(path, "w", header_rate, NUM_CHANNELS, "PCM_24", format="FLAC")
             )
             for stem, path in paths.items()
         }
@@ -84,6 +85,10 @@ def read_stem(path: Path, bits: int) -> Iterator[FloatArray]:
     scale = np.float32(2.0**bits / FULL_SCALE)
     try:
         with soundfile.SoundFile(path) as file:
+            if file.format != "FLAC" or file.channels != NUM_CHANNELS:
+                raise StemsError(
+                    f"reading a stem from {path}: it is no stereo FLAC file; separate it again"
+                )
             while len(levels := file.read(BLOCK, dtype="int32", always_2d=True)):
                 yield (levels >> 8).astype(np.float32) * scale
     except (soundfile.LibsndfileError, RuntimeError) as error:

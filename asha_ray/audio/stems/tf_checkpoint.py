@@ -31,6 +31,8 @@ MAX_INDEX_BYTES = 1 << 20
 """The published models' have 13 kB at most."""
 MAX_KEY_BYTES = 1024
 MAX_DATA_BYTES = 4 << 30
+MAX_VARIABLE_BYTES = 64 << 20
+"""The published models' largest have 26 MB."""
 MAX_DIMENSIONS = 8
 SNAPPY = 1
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
@@ -243,7 +245,7 @@ def _entry(message: bytes) -> Entry:
         raise ValueError(f"a variable has the type {dtype}, which no U-Net has")
     if _int(fields.get(3, 0)) != 0:
         raise ValueError("a variable lies in another data file")
-    if max(offset, num_bytes) > MAX_DATA_BYTES:
+    if offset > MAX_DATA_BYTES or num_bytes > MAX_VARIABLE_BYTES:
         raise ValueError("a variable is beyond all size")
     if prod(shape) * np.dtype(DTYPES[dtype]).itemsize != num_bytes:
         raise ValueError("a variable's shape and size disagree")

@@ -101,19 +101,22 @@ def load_mask_model(checkpoint: Checkpoint, name: str) -> MaskModel:
             f"loading the Spleeter model {name}: the files hold one of more stems; name it with "
             "--stems-model"
         )
+    expected = model.state_dict()
     state: dict[str, torch.Tensor] = {}
     for index in range(len(kind.stems)):
         for target, sources in _variables(index).items():
             for leaf, source in sources.items():
-                state[f"networks.{index}.{target}.{leaf}"] = _tensor(checkpoint, source)
-    for key, expected in model.state_dict().items():
+                key = f"networks.{index}.{target}.{leaf}"
+                state[key] = _tensor(checkpoint, source)
+                # One by one: all variables of a hostile index may claim the same many bytes.
+                if state[key].shape != expected[key].shape:
+                    raise StemsError(
+                        f"loading the Spleeter model {name}: {key} is {tuple(state[key].shape)} in "
+                        f"the files, not {tuple(expected[key].shape)}: they are of another model"
+                    )
+    for key in expected:
         if key.endswith("num_batches_tracked"):
             state[key] = torch.zeros((), dtype=torch.long)
-        elif state[key].shape != expected.shape:
-            raise StemsError(
-                f"loading the Spleeter model {name}: {key} is {tuple(state[key].shape)} in the "
-                f"files, not {tuple(expected.shape)}: they are of another model"
-            )
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(requires_grad=False)
 

@@ -1,6 +1,7 @@
 """The gate for sound: what it lets in is what was recorded, what it refuses is refused plainly."""
 
 import shutil
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -201,7 +202,7 @@ BROKEN = {
     "no-samples": (_header_only, "holds no samples|cannot be decoded"),
     "missing": (lambda path: None, "there is no such file; check the path"),
     "folder": (lambda path: path.mkdir(), "it is a folder"),
-    "null-device": (lambda path: path.symlink_to("/dev/null"), "the file is empty"),
+    "null-device": (lambda path: path.symlink_to("/dev/null"), "no regular file"),
     "dead-link": (lambda path: path.symlink_to("nowhere"), "there is no such file"),
 }
 
@@ -339,3 +340,20 @@ def test_ffmpeg_is_ended_when_nobody_listens_any_more(original, monkeypatch):
     list(stream.blocks)
     del stream
     assert [program._process.poll() is None for program in started] == [False]
+
+
+def test_a_device_without_an_end_is_refused(tmp_path):
+    """Its sha256 would never be done."""
+    path = tmp_path / "endless.wav"
+    path.symlink_to("/dev/zero")
+    with pytest.raises(AudioError, match="it is no regular file"):
+        load_audio(path)
+
+
+def test_a_block_of_a_thousand_channels_is_not_decoded(tmp_path):
+    path = write_sound(tmp_path / "many.wav", np.zeros((20_000, 1000), np.float32))
+    tracemalloc.start()
+    with pytest.raises(AudioError, match="1000 channels are more than 64"):
+        load_audio(path)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()

@@ -1,6 +1,7 @@
 """The features file: a public format, frozen here, and a gate for damaged ones."""
 
 import pickle
+import tracemalloc
 import zipfile
 from dataclasses import fields, replace
 from fractions import Fraction
@@ -209,3 +210,98 @@ def test_numbers_that_are_none_are_refused(features, tmp_path, name, value):
     write_features(replace(features, **{name: array}), tmp_path / "f.npz")
     with pytest.raises(FeaturesError, match="do not fit"):
         read_features(tmp_path / "f.npz")
+
+
+def _npy(header, data=b""):
+    text = header.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
+
+
+def _header(kind, shape):
+    return f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
+
+
+def _with_member(path, name, content, claimed_bytes=None):
+    with zipfile.ZipFile(path) as file:
+        members = {item: file.read(item) for item in file.namelist()}
+    members[f"{name}.npy"] = content
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for item, data in members.items():
+            file.writestr(item, data)
+        if claimed_bytes:
+            file.getinfo(f"{name}.npy").file_size = claimed_bytes
+
+
+def _many_members(path):
+    with zipfile.ZipFile(path, "a") as file:
+        for number in range(2000):
+            file.writestr(f"s{number}/rms.npy", b"")
+
+
+def _encrypted(path):
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        start = -1
+        while (start := data.find(mark, start + 1)) >= 0:
+            data[start + offset] |= 1
+    path.write_bytes(data)
+
+
+def _unknown_method(path):
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+        start = -1
+        while (start := data.find(mark, start + 1)) >= 0:
+            data[start + offset] = 99
+    path.write_bytes(data)
+
+
+BOMB = 1 << 31
+
+HOSTILE = {
+    "bomb": lambda path: _with_member(
+        path, "rms", _npy(_header("|u1", (BOMB,))) + bytes(1 << 20), BOMB + 128
+    ),
+    "lying-shape": lambda path: _with_member(path, "rms", _npy(_header("<f4", (10**15,)))),
+    "items-without-bytes": lambda path: _with_member(
+        path, "speech", _npy(_header("|S0", (10**9,)))
+    ),
+    "texts": lambda path: _with_member(path, "tempo", _npy(_header("|S3", ()), b"120")),
+    "nested-header": lambda path: _with_member(path, "rms", _npy("~" * 9000 + "1")),
+    "open-header": lambda path: _with_member(path, "rms", _npy("(" * 90)),
+    "many-arrays": _many_members,
+    "encrypted": _encrypted,
+    "unknown-method": _unknown_method,
+    "stem-outside": lambda path: _with_member(path, "../rms", _npy(_header("<f4", (0,)))),
+    "stem-of-escapes": lambda path: _with_member(path, "\x1b[2J/rms", _npy(_header("<f4", (0,)))),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_file_is_refused_before_it_is_unpacked(path, kind):
+    HOSTILE[kind](path)
+    tracemalloc.start()
+    with pytest.raises(FeaturesError, match=r"is no features file \(.+\); write one") as caught:
+        read_features(path)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"duration_s": np.float64(np.inf)},
+        {"duration_s": np.float64(np.nan)},
+        {"duration_s": np.float64(-1)},
+        {"duration_s": np.float64(1e300)},
+        {"fps": np.array([2**62, 1])},
+        {"tempo": np.float64(np.inf)},
+    ],
+    ids=repr,
+)
+def test_numbers_beyond_all_sense_are_refused(path, changes):
+    """An infinite length is an OverflowError wherever frames are counted."""
+    _changed(path, **changes)
+    with pytest.raises(FeaturesError, match="do not fit"):
+        read_features(path)

@@ -1,12 +1,15 @@
 """Progress: a line that redraws itself on a terminal, a few quiet lines in a log."""
 
 import io
+import json
 from types import SimpleNamespace
 
 import pytest
 
+from asha_ray.cli import main
 from asha_ray.cli import progress as module
 from asha_ray.cli.progress import ConsoleProgress
+from asha_ray.errors import SpecError
 
 
 class Terminal(io.StringIO):
@@ -143,3 +146,39 @@ def test_it_draws_on_stderr_and_leaves_stdout_alone(capsys):
 )
 def test_clocks(seconds, text):
     assert module._clock(seconds) == text
+
+
+HOSTILE = "song\x1b]0;owned\x07\x1b[2J\r\x9b1m\u202e3pm.wav"
+HARMLESS = r"song\x1b]0;owned\x07\x1b[2J\r\x9b1m\u202e3pm.wav"
+
+
+@pytest.mark.parametrize("make", [io.StringIO, Terminal])
+def test_names_cannot_steer_the_terminal(clock, make):
+    """A file's name may hold what retitles a window, clears it or hides what was said."""
+    stream = make()
+    progress = ConsoleProgress(stream)
+    progress.stage(HOSTILE, 2, "images")
+    clock.now += 30
+    progress.advance(1, HOSTILE)
+    progress.note(f"skipped {HOSTILE}")
+    progress.finish()
+    text = stream.getvalue().replace("\r\x1b[K", "")
+    assert not set(text) & set("\x1b\x07\r\x9b\u202e")
+    assert f"skipped {HARMLESS}\n" in text
+    assert text.count(HARMLESS) >= 4
+
+
+def test_errors_and_answers_cannot_steer_the_terminal_either(capsys):
+    assert main._explain(SpecError(f"reading {HOSTILE}: no")) == 2
+    main._answer({}, f"{HOSTILE} \udcff 日本.mp4", as_json=False)
+    captured = capsys.readouterr()
+    assert captured.err == f"asha-ray: reading {HARMLESS}: no\n"
+    assert captured.out == f"{HARMLESS} \\udcff 日本.mp4\n"
+
+
+def test_json_holds_the_very_name_and_no_controls(capsys):
+    main._answer({"output": HOSTILE + "\x7f\udcff 日本"}, "", as_json=True)
+    text = capsys.readouterr().out
+    assert text.rstrip("\n").isprintable()
+    assert "日本" in text
+    assert json.loads(text) == {"output": HOSTILE + "\x7f\udcff 日本"}

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from asha_ray.farm import inspect as inspect_module
-from asha_ray.farm.analysis import Analysis
 from asha_ray.farm.inspect import Inspection, inspect, motion_correlation
 from asha_ray.motion.seed import SeedPath
+from asha_ray.vae.architecture import architecture_of, build
+from asha_ray.vae.model_dir import write_model
 from asha_ray.video.probe import Pictures, VideoReport
+from tests.media import tone, write_sound
 
 GOOD = VideoReport(
     frames=10,
@@ -154,8 +156,7 @@ class TestCorrelation:
         files = Files()
         files.keyframes = keyframes
         monkeypatch.setattr(inspect_module, "load_files", lambda *_, **__: files)
-        analysis = Analysis(None, "", "", 0)
-        monkeypatch.setattr(inspect_module, "analyze_uri", lambda *_: analysis)
+        monkeypatch.setattr(inspect_module, "kept_features", lambda *_: object())
         monkeypatch.setattr(inspect_module, "make_path", lambda *_: path)
         return path
 
@@ -189,3 +190,57 @@ class TestCorrelation:
         record = {**RECORD, "spec": {**SPEC, "model": str(tmp_path / "gone")}}
 
         assert motion_correlation(record, np.arange(9, dtype=np.float32)) is None
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"work": "s3://stranger/w"},
+            {"spec": {**SPEC, "audio": "s3://stranger/a.wav"}},
+            {"spec": {**SPEC, "model": "s3://stranger/m"}},
+            {"spec": {**SPEC, "motion": {"keyframes": "s3://stranger/k.npy"}}},
+            {"spec": {**SPEC, "features": {"stem": "drums", "model_dir": "s3://stranger/d"}}},
+        ],
+        ids=repr,
+    )
+    def test_a_local_record_leads_to_no_bucket(
+        self, path: SeedPath, change: dict[str, Any]
+    ) -> None:
+        """Whoever sends a video would have it fetched with the credentials of who inspects it."""
+        record = {**RECORD, **change}
+
+        assert motion_correlation(record, self.steps(path, 0, 199)) is None
+
+    def test_a_record_has_nothing_measured_or_written(self, tmp_path: Path) -> None:
+        """A stranger's record would choose a folder here, and a file that keeps it busy."""
+        write_sound(tmp_path / "a.wav", tone(1.0))
+        vae = build(architecture_of("seed", (24, 16), 4, (4,), (4,)))
+        (tmp_path / "m").mkdir()
+        write_model(tmp_path / "m", vae, np.zeros((3, 4), np.float32), {})
+        spec = {**SPEC, "audio": str(tmp_path / "a.wav"), "model": str(tmp_path / "m")}
+        record = {"spec": spec, "work": str(tmp_path / "chosen")}
+        before = sorted(tmp_path.rglob("*"))
+
+        assert motion_correlation(record, np.arange(9, dtype=np.float32)) is None
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 200_000,
+        " " * (2 << 20) + "{}",
+        '{"model": {"training": {"reconstruction_psnr_db": 1' + "0" * 400
+        + ', "mean_image_psnr_db": 1}}}',
+        '{"frames": "' + "x" * 100_000 + '"}',
+    ],
+    ids=["deep", "large", "a number beyond floats", "long"],
+)  # fmt: skip
+def test_a_hostile_record_is_none(
+    content: str, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(f"{video}.json").write_text(content)
+
+    found = look_at(video, monkeypatch)
+
+    assert (found.motion_correlation, found.gain_db) == (None, None)
+    assert all(len(problem) < 200 for problem in found.problems)

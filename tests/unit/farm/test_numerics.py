@@ -157,3 +157,16 @@ class TestCodec:
         codec, why = choose_codec("auto", found)
         assert codec == "libx264"
         assert "no capable devices found" in why
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 200_000, "{}" + " " * (2 << 20), '{"version": "' + "x" * 100_000 + '"}'],
+    ids=["deep", "large", "long"],
+)
+def test_a_table_that_is_none_is_an_error_of_a_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "numerics.json").write_text(content)
+
+    with pytest.raises(SpecError, match=r"numerics\.json: .+; delete the file") as caught:
+        read_table(tmp_path / "numerics.json")
+    assert len(str(caught.value)) < 500

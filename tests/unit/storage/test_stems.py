@@ -79,3 +79,28 @@ def test_a_record_that_cannot_be_used_counts_as_none(store: StemStore, record: s
     (folder / "track.json").write_text(record)
     assert store.find(0) is None
     assert store.all_parts() is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["[" * 200_000, " " * (1 << 20) + "{}"]
+    + [
+        '{"number": 0, "start": 0, "stop": 1, "sample_rate": 44100, "bits": 1, "files": {}, '
+        f"{lie}}}"
+        for lie in (
+            '"stop": Infinity',
+            '"stop": -1',
+            '"sample_rate": 10000000000000000000',
+            '"bits": 999999999',
+            '"bits": -5000',
+        )
+    ],
+    ids=lambda record: record.strip()[-24:],
+)
+def test_a_hostile_record_is_none(store: StemStore, record: str) -> None:
+    """A number out of bounds would be an OverflowError where the stem is scaled."""
+    (Path(store.uri)).mkdir(parents=True)
+    (Path(store.uri) / "00000.json").write_text(record)
+    (Path(store.uri) / "track.json").write_text('{"parts": 1000000000000000}')
+    assert store.find(0) is None
+    assert store.all_parts() is None

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from asha_ray.errors import ImageError
 from asha_ray.vae.images import is_image_name, load_image, quiet_reading
 
 WIDTH, HEIGHT = 48, 32
 SIZE = (WIDTH, HEIGHT)
+ICC_PROFILE = 34675
 CORNERS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230), "grey": (90,) * 3}
 
 UNDO = {
@@ -66,6 +67,23 @@ def png_of(width: int, height: int, bit_depth: int = 8, colour: int = 2) -> byte
         + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
         + chunk(b"IEND", b"")
     )
+
+
+def blank_png(width: int, height: int, bit_depth: int, colour: int) -> bytes:
+    """A PNG of zeros, all of which are there."""
+    row = bytes(1 + width * {0: 1, 2: 3, 6: 4}[colour] * bit_depth // 8)
+    content = png_of(width, height, bit_depth, colour)
+    packed = zlib.compress(row * height, 1)
+    idat = struct.pack(">I", len(packed)) + b"IDAT" + packed
+    idat += struct.pack(">I", zlib.crc32(b"IDAT" + packed))
+    return content[:33] + idat + content[-12:]
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had, from here on."""
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
 def swapped_profile() -> bytes:
@@ -444,3 +462,53 @@ class TestFit:
 )
 def test_names(name: str, known: bool) -> None:
     assert is_image_name(name) is known
+
+
+class TestHostilePictures:
+    def test_bands_of_rows_make_the_same_picture(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rng = np.random.default_rng(0)
+        grey = np.linspace(0, 65535, 48 * 32).astype(np.uint16).reshape(32, 48)
+        pictures = {
+            "rgba.png": Image.fromarray(rng.integers(0, 256, (32, 48, 4), np.uint8)),
+            "deep.png": Image.fromarray(grey),
+            "float.tif": Image.fromarray((grey / 65535).astype(np.float32)),
+            "palette.png": quarters().quantize(4),
+        }
+        for name, picture in pictures.items():
+            picture.save(tmp_path / name, **({"transparency": 1} if name[0] == "p" else {}))
+        whole = {name: load_image(tmp_path / name, SIZE) for name in pictures}
+        monkeypatch.setattr("asha_ray.vae.images.BAND_PIXELS", 5 * 48)
+
+        for name, pixels in whole.items():
+            np.testing.assert_array_equal(load_image(tmp_path / name, SIZE), pixels, name)
+
+    @pytest.mark.parametrize(("bit_depth", "colour"), [(8, 6), (16, 0)], ids=["rgba", "deep grey"])
+    def test_a_small_file_of_many_pixels_takes_little_beside_them(
+        self, tmp_path: Path, bit_depth: int, colour: int
+    ) -> None:
+        """A hundred kilobytes took 25 bytes a pixel, in each of four readers."""
+        (tmp_path / "a.png").write_bytes(blank_png(5000, 5000, bit_depth, colour))
+        before = peak_bytes()
+
+        load_image(tmp_path / "a.png", SIZE)
+
+        assert peak_bytes() - before < 12 * 5000 * 5000
+
+    def test_damage_that_pillow_has_no_word_for_is_damage(self, tmp_path: Path) -> None:
+        """One picture, and the training of thousands would end with a traceback."""
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags.tagtype[ICC_PROFILE] = TiffTags.SHORT
+        tags[ICC_PROFILE] = 7
+        quarters().save(tmp_path / "a.tif", tiffinfo=tags)
+
+        with pytest.raises(ImageError, match="it is damaged"):
+            load_image(tmp_path / "a.tif", SIZE)
+
+    def test_a_program_in_disguise_is_no_picture(self, tmp_path: Path) -> None:
+        """Pillow would hand it to ghostscript."""
+        (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+
+        with pytest.raises(ImageError, match="no picture of a known format"):
+            load_image(tmp_path / "a.png", SIZE)

@@ -333,3 +333,57 @@ class TestDigest:
             digests.add(read_model(folder).digest)
 
         assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000, 8), }",
+        "{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000000, 8), }",
+        "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 8), }",
+        "~" * 9000 + "1",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 5000 + ", 8), }",
+    ],
+    ids=["no bytes", "empty texts", "complex", "nested", "many digits"],
+)
+def test_keyframes_that_are_no_numbers_are_refused(model_folder: Path, header: str) -> None:
+    """Items without bytes fit any file, and would be terabytes as float32."""
+    (model_folder / KEYFRAMES).write_bytes(npy_bytes(header, bytes(64)))
+
+    with pytest.raises(ModelError, match=r"keyframes\.npy is damaged \(.+\); write it") as caught:
+        read_model(model_folder)
+    assert len(str(caught.value)) < 500
+
+
+def test_weights_with_millions_of_names_cost_nothing(model_folder: Path) -> None:
+    """safetensors itself would parse a header of 100 MB, at fifteen times its size."""
+    entry = '"{}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+    header = ("{" + ",".join(entry.format(number) for number in range(100_000)) + "}").encode()
+    (model_folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header)
+
+    tracemalloc.start()
+    with pytest.raises(ModelError, match="its header is too large"):
+        read_model(model_folder)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 10**4000},
+        {"version": "1" * 100_000},
+        {"architecture": {"name": "seed" * 100_000}},
+        {"architecture": {"latent_dim": "9" * 100_000}},
+    ],
+    ids=["version", "version's text", "name", "latent"],
+)
+def test_an_error_quotes_no_more_than_a_line(model_folder: Path, changes: dict[str, Any]) -> None:
+    config = json.loads((model_folder / CONFIG).read_text())
+    if "architecture" in changes:
+        changes = {"architecture": {**config["architecture"], **changes["architecture"]}}
+    edit_config(model_folder, **changes)
+
+    with pytest.raises(ModelError) as caught:
+        read_model(model_folder)
+    assert len(str(caught.value)) < 500

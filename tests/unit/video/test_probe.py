@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -205,3 +206,12 @@ def test_a_single_frame_is_a_video(make_segments, tmp_path):
     report = probe(path)
     assert (report.frames, report.fps, report.timestamp_steps) == (1, FPS, {})
     assert report.problems() == ["there is no sound"]
+
+
+def test_frames_beyond_all_size_are_not_decoded(good, monkeypatch):
+    """A few bytes may decode to a gigabyte for each of a decoder's many frames."""
+    monkeypatch.setattr("asha_ray.video.probe.MAX_PIXELS", 32)
+    with pytest.raises(VideoError, match=r"frames of \d+x\d+ are larger than 32 pixels; scale"):
+        probe(good)
+    with pytest.raises(av.FFmpegError):
+        list(luma_frames(good))

@@ -67,3 +67,11 @@ def test_a_damaged_file_is_an_error(tmp_path):
     path.write_bytes(b"not a flac file")
     with pytest.raises(StemsError, match=r"s\.flac.*separate it again"):
         list(read_stem(path, 2))
+
+
+def test_a_stem_of_a_thousand_channels_is_refused(tmp_path):
+    """A block of it would be half a gigabyte."""
+    path = tmp_path / "s.flac"
+    soundfile.write(path, np.zeros((4, 1000), np.int16), 44_100, format="WAV")
+    with pytest.raises(StemsError, match=r"no stereo FLAC file; separate it again"):
+        next(read_stem(path, 2))

@@ -100,6 +100,7 @@ def test_random_footers_are_errors_at_worst(genuine):
 
 LIES = {
     "a size beyond the file": ({"size": 1 << 40}, "beyond all size|disagree"),
+    "a size beyond any layer's": ({"size": 1 << 30}, "beyond all size"),
     "an offset beyond the file": ({"offset": 1 << 20}, "shorter than its index"),
     "a size that is not the shape's": ({"size": 4}, "disagree"),
     "another data file": ({"shard": 3}, "another data file"),
