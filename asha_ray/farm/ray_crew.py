@@ -182,8 +182,7 @@ class RayCrew:
         Raises:
             FarmError: if the cluster's head is gone.
         """
-        require_head()
-        self._ask_for_frames()
+        self._look_around()
         references = list(self._calls)
         if not references:
             time.sleep(timeout_s)
@@ -204,11 +203,13 @@ class RayCrew:
             _kill(actor)
         self._actors, self._calls = {}, {}
 
-    def _ask_for_frames(self) -> None:
+    def _look_around(self) -> None:
+        """Twice a second, not at every answer: see whether the head is there, and count frames."""
         now = time.monotonic()
         if now < self._count_at:
             return
         self._count_at = now + COUNT_S
+        require_head()
         for worker, actor in self._actors.items():
             if actor.index is not None and not actor.asked_for_frames:
                 actor.asked_for_frames = True
