@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -130,13 +132,14 @@ def ray_cluster(*, dashboard: bool = False) -> Iterator[None]:
     )
     _keep_off_stdout()
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            **options,
-        )
+        with _signals_kept():
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                **options,
+            )
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"joining Ray at {address}" if address else "starting a local Ray"
         remedy = "check RAY_ADDRESS" if address else "or use --executor serial"
@@ -146,6 +149,21 @@ def ray_cluster(*, dashboard: bool = False) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Leave it to whoever started us what a signal does: Ray would abort the process at SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            if handler is not None:  # else it is not Python's
+                signal.signal(kind, handler)
 
 
 def _keep_off_stdout() -> None:

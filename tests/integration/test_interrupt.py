@@ -138,15 +138,23 @@ def test_a_second_signal_stops_at_once(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_render_on_ray(start: Callable, tmp_path: Path, temporary: Path) -> None:
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_render_on_ray(
+    kind: signal.Signals, start: Callable, tmp_path: Path, temporary: Path
+) -> None:
     process = start("ray")
     wait_for(lambda: encoders_below(process), 120, "an encoder")
     encoders = encoders_below(process)
 
-    os.killpg(process.pid, signal.SIGINT)
+    # `ray job stop` and Kubernetes send SIGTERM to the driver, where Ray would abort.
+    if kind == signal.SIGINT:
+        os.killpg(process.pid, kind)
+    else:
+        process.send_signal(kind)
     out, err = process.communicate(timeout=60)
 
     assert process.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err
     assert_nothing_is_left(tmp_path, temporary, encoders)
+    assert "interrupted; the same command goes on from what is finished" in err
