@@ -88,6 +88,7 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Begin to beat."""
+        self.tell("render-started", driver=self.driver, host=self._facts["host"])
         self.beat()
         self._thread.start()
         return self
