@@ -22,7 +22,7 @@ import psutil
 import ray
 from ray.core.generated import autoscaler_pb2
 
-from tests.farm import wait_for
+from tests.farm import mortal, wait_for
 
 HOST = "127.0.0.1"
 START_S = 240.0
@@ -74,6 +74,7 @@ class Node:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
+                    *mortal("TERM"),
                     *(sys.executable, "-m", "ray.scripts.scripts", "start", *arguments),
                     *(f"--node-name={self.name}", "--block", "--disable-usage-stats"),
                     *(f"--object-store-memory={STORE_BYTES}", "--include-log-monitor=false"),

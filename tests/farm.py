@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,11 @@ NAMES = re.compile(
     r"segments/\w+\.(mp4|json)|features/\w+\.(npz|json)"
     r"|renders/\w+/(render\.json|heartbeat\.json|events/\w+-\d{6}\.jsonl)"
 )
+
+
+def mortal(name: str) -> list[str]:
+    """What a command begins with that gets a signal when the tests end, however they do."""
+    return ["setpriv", f"--pdeathsig={name}"] if shutil.which("setpriv") else []
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -195,7 +201,10 @@ class Driver:
         job = {"runtime_env": {"env_vars": variables}} if variables else {}
         self._stop = stop
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "asha_ray", "render", *render.arguments(), "--json"],
+            [
+                *(*mortal("KILL"), sys.executable, "-m", "asha_ray"),
+                *("render", *render.arguments(), "--json"),
+            ],
             env={
                 **environment,
                 **variables,
