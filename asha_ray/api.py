@@ -29,16 +29,16 @@ from asha_ray.spec import (
 from asha_ray.values import Features, FloatArray
 
 if TYPE_CHECKING:
-    from asha_ray.farm.bench import BenchResult
-    from asha_ray.farm.clean import CleanResult
-    from asha_ray.farm.demo import DemoResult
-    from asha_ray.farm.doctor import Finding
-    from asha_ray.farm.inspect import Inspection
+    from asha_ray.farm.listening.separate import StemsResult
     from asha_ray.farm.models import Model
-    from asha_ray.farm.render import RenderResult
-    from asha_ray.farm.sample import SampleResult
-    from asha_ray.farm.separate import StemsResult
-    from asha_ray.farm.train import TrainResult
+    from asha_ray.farm.rendering.render import RenderResult
+    from asha_ray.farm.tools.bench import BenchResult
+    from asha_ray.farm.tools.clean import CleanResult
+    from asha_ray.farm.tools.demo import DemoResult
+    from asha_ray.farm.tools.doctor import Finding
+    from asha_ray.farm.tools.inspect import Inspection
+    from asha_ray.farm.tools.sample import SampleResult
+    from asha_ray.farm.training.train import TrainResult
 
 StrPath = str | PathLike[str]
 
@@ -61,7 +61,7 @@ def train(
     Raises:
         AshaError: one of its kinds.
     """
-    from asha_ray.farm.train import train as run
+    from asha_ray.farm.training.train import train as run
 
     if isinstance(images, TrainSpec):
         spec = images
@@ -93,7 +93,7 @@ def sample(
     Raises:
         AshaError: one of its kinds.
     """
-    from asha_ray.farm.sample import sample as run
+    from asha_ray.farm.tools.sample import sample as run
 
     return run(fspath(model), fspath(out), source=source, count=count, seed=seed, progress=progress)
 
@@ -118,7 +118,7 @@ def analyze(
     Raises:
         AshaError: one of its kinds.
     """
-    from asha_ray.farm.features import analyze as run
+    from asha_ray.farm.listening.features import analyze as run
 
     settings = build(AnalyzeSettings, with_options({}, options, ANALYZE_OPTIONS))
     return run(fspath(audio), _text(out), _text(plot), settings, progress)
@@ -142,7 +142,7 @@ def stems(
     Raises:
         AshaError: one of its kinds.
     """
-    from asha_ray.farm.separate import stems as run
+    from asha_ray.farm.listening.separate import stems as run
 
     settings = build(StemsSettings, with_options({}, options, STEMS_OPTIONS))
     return run(fspath(audio), fspath(out), settings, progress)
@@ -198,7 +198,7 @@ def path(
     Raises:
         AshaError: one of its kinds.
     """
-    from asha_ray.farm.features import path as run
+    from asha_ray.farm.listening.features import path as run
 
     settings = build(PathSettings, with_options({}, options, PATH_OPTIONS))
     given = features if isinstance(features, Features) else fspath(features)
@@ -227,7 +227,7 @@ def render(
     Raises:
         AshaError: one of its kinds.
     """
-    from asha_ray.farm.render import render as run
+    from asha_ray.farm.rendering.render import render as run
 
     if isinstance(audio, RenderSpec):
         return run(audio, progress)
@@ -246,7 +246,7 @@ def inspect(video: StrPath, *, decode: bool = True) -> "Inspection":
     Raises:
         VideoError: if it is no video.
     """
-    from asha_ray.farm.inspect import inspect as run
+    from asha_ray.farm.tools.inspect import inspect as run
 
     return run(fspath(video), decode=decode)
 
@@ -268,14 +268,14 @@ def demo(out: StrPath = "demo", progress: Progress | None = None) -> "DemoResult
     Raises:
         AshaError: one of its kinds.
     """
-    from asha_ray.farm.demo import demo as run
+    from asha_ray.farm.tools.demo import demo as run
 
     return run(fspath(out), progress)
 
 
 def doctor() -> "list[Finding]":
     """What this machine has, and what it lacks."""
-    from asha_ray.farm.doctor import examine
+    from asha_ray.farm.tools.doctor import examine
 
     return examine()
 
@@ -302,7 +302,7 @@ def bench(
     Raises:
         AshaError: one of its kinds.
     """
-    from asha_ray.farm.bench import bench as run
+    from asha_ray.farm.tools.bench import bench as run
 
     return run(_text(model), sizes=sizes, vs=vs, tune=tune, quick=quick, progress=progress)
 
@@ -327,7 +327,7 @@ def clean(
         NotFoundError: if there is no work root.
         AshaError: another of its kinds.
     """
-    from asha_ray.farm.clean import clean as run
+    from asha_ray.farm.tools.clean import clean as run
 
     return run(fspath(work), delete=delete, keep_days=keep_days, progress=progress)
 

@@ -65,8 +65,8 @@ for line in sys.stdin:
 OURS = """
 import sys, time
 import numpy as np
-from asha_ray.farm.bench import _default
-from asha_ray.farm.bench_stages import Stages, sample_model
+from asha_ray.farm.tools.bench import _default
+from asha_ray.farm.tools.bench_stages import Stages, sample_model
 from asha_ray.vae.numerics import device_kind
 from asha_ray.values import Chunk
 files = sample_model()

@@ -22,12 +22,12 @@ import numpy as np
 import psutil
 import ray
 
-from asha_ray.farm.chunks import ChunkWork
-from asha_ray.farm.plan import Plan
-from asha_ray.farm.ray_crew import RayCrew, RenderActor
-from asha_ray.farm.ray_runtime import num_devices, ray_cluster
-from asha_ray.farm.scheduler import Scheduler, Watch
-from asha_ray.farm.worker import ChunkTask, WorkerJob, worker_name
+from asha_ray.farm.on_ray.crew import RayCrew, RenderActor
+from asha_ray.farm.on_ray.runtime import num_devices, ray_cluster
+from asha_ray.farm.rendering.chunks import ChunkWork
+from asha_ray.farm.rendering.plan import Plan
+from asha_ray.farm.rendering.scheduler import Scheduler, Watch
+from asha_ray.farm.rendering.worker import ChunkTask, WorkerJob, worker_name
 from asha_ray.progress import NullProgress
 from asha_ray.storage.journal import Journal
 from asha_ray.storage.keys import digest_of

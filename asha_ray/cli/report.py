@@ -4,9 +4,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asha_ray.farm.bench import BenchResult
-    from asha_ray.farm.clean import CleanResult
-    from asha_ray.farm.inspect import Inspection
+    from asha_ray.farm.tools.bench import BenchResult
+    from asha_ray.farm.tools.clean import CleanResult
+    from asha_ray.farm.tools.inspect import Inspection
 
 MAX_SHOWN = 20
 """Renders of one state, or files, that are shown to people; programs are told all."""

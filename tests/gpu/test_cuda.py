@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from asha_ray.farm.survey import survey
+from asha_ray.farm.rendering.survey import survey
 from asha_ray.vae.architecture import architecture_of, build
 from asha_ray.vae.generator import VaeGenerator, numerics_for, pick_device
 from asha_ray.vae.model_dir import ModelFiles, read_model, write_model

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from ray.data import DataContext
 
-from asha_ray.farm import ray_runtime  # noqa: F401 (sets what Ray reads when it is imported)
+from asha_ray.farm.on_ray import runtime as ray_runtime  # noqa: F401 (sets what Ray reads when it is imported)
 from asha_ray.progress import NullProgress
 from asha_ray.vae.architecture import architecture_of, build
 from asha_ray.vae.model_dir import write_model

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import asha_ray
-from asha_ray.farm.clean import CleanResult
-from asha_ray.farm.render import RenderResult
+from asha_ray.farm.rendering.render import RenderResult
+from asha_ray.farm.tools.clean import CleanResult
 from asha_ray.progress import NullProgress
 from asha_ray.scratch import scratch_file
 from asha_ray.storage import storage_of

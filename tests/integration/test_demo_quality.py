@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import asha_ray
-from asha_ray.farm import demo as module
+from asha_ray.farm.tools import demo as module
 from asha_ray.showcase.music import compose
 
 TOLERANCE_S = 0.07

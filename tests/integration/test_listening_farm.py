@@ -17,10 +17,10 @@ import torch
 import asha_ray
 from asha_ray.audio.parallel import map_in_threads
 from asha_ray.errors import AudioError, SpecError, StorageError
-from asha_ray.farm import analysis as analysis_module
-from asha_ray.farm import ray_executor
-from asha_ray.farm import stems as stems_module
-from asha_ray.farm.ray_map import map_on_ray
+from asha_ray.farm.listening import analysis as analysis_module
+from asha_ray.farm.listening import stems as stems_module
+from asha_ray.farm.on_ray import executor as ray_executor
+from asha_ray.farm.on_ray.ray_map import map_on_ray
 from asha_ray.values import PcmStream
 from tests import media
 from tests.unit.audio.stems.bundles import random_model, write_bundle

@@ -21,7 +21,7 @@ import pytest
 
 import asha_ray
 from asha_ray import faults
-from asha_ray.farm.ray_runtime import HEAD_PATIENCE_S
+from asha_ray.farm.on_ray.runtime import HEAD_PATIENCE_S
 from asha_ray.storage import join, s3, storage_of
 from tests.cluster import Cluster, Node, cluster
 from tests.farm import REPOSITORY, Driver, Render, Stop, at, require_gone, wait_for
@@ -342,8 +342,8 @@ def test_two_drivers_of_one_render(
 MAP = """
 import os, pathlib, sys
 import numpy as np
-from asha_ray.farm.ray_map import map_on_ray
-from asha_ray.farm.ray_runtime import ray_cluster
+from asha_ray.farm.on_ray.ray_map import map_on_ray
+from asha_ray.farm.on_ray.runtime import ray_cluster
 
 folder = pathlib.Path(sys.argv[1])
 

@@ -18,7 +18,7 @@ import soundfile
 
 import asha_ray
 from asha_ray.errors import EncodeError, FarmError, StorageError
-from asha_ray.farm.render import RenderResult
+from asha_ray.farm.rendering.render import RenderResult
 
 TOLD = r"frames 60 to 89 failed 3 times: .* on purpose\n2 of 6 chunks are finished and kept"
 RATES = ["24", "25", "30", "30000/1001", "60"]
@@ -384,7 +384,7 @@ class TestFailure:
         def fail(*_: object) -> int:
             raise EncodeError("joining segments: on purpose")
 
-        monkeypatch.setattr("asha_ray.farm.assemble.stitch", fail)
+        monkeypatch.setattr("asha_ray.farm.rendering.assemble.stitch", fail)
         with pytest.raises(EncodeError, match="on purpose"):
             serial(track, model, out, duration=0.6)
 
@@ -425,7 +425,7 @@ class TestFailure:
     def test_what_is_finished_is_kept_and_said(
         self, track: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from asha_ray.farm.worker import ChunkRenderer
+        from asha_ray.farm.rendering.worker import ChunkRenderer
 
         plain = ChunkRenderer.render
         calls = []
@@ -491,7 +491,7 @@ class TestEncoderFailure:
             attempts.append(1)
             raise EncodeError("encoding: ffmpeg ended with code 1: No space left on device")
 
-        monkeypatch.setattr("asha_ray.farm.worker.encode_segment", fail)
+        monkeypatch.setattr("asha_ray.farm.rendering.worker.encode_segment", fail)
         with pytest.raises(EncodeError, match="No space left on device"):
             serial(track, model, tmp_path / "v.mp4")
 
@@ -504,7 +504,7 @@ class TestKinds:
         """A render planned for machines that these are not."""
         from dataclasses import replace
 
-        from asha_ray.farm import render as module
+        from asha_ray.farm.rendering import render as module
 
         plain = module.choose
 
@@ -610,7 +610,7 @@ def test_one_cpu_is_enough(
     import sys
 
     program = (
-        "import logging, ray, sys, asha_ray.farm.ray_runtime, asha_ray\n"
+        "import logging, ray, sys, asha_ray.farm.on_ray.runtime, asha_ray\n"
         "ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False,\n"
         "         logging_level=logging.ERROR, object_store_memory=100 << 20)\n"
         "asha_ray.render(sys.argv[1], model=sys.argv[2], out=sys.argv[3])\n"

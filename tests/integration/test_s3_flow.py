@@ -124,7 +124,7 @@ def test_an_initialised_model_in_a_bucket(bucket: str, pictures: Path) -> None:
 
 def test_pictures_come_in_the_same_order_as_from_a_disk(bucket: str, tmp_path: Path) -> None:
     """File order names the keyframes, so a tour must not depend on where the files lie."""
-    from asha_ray.farm.dataset import list_images
+    from asha_ray.farm.training.dataset import list_images
 
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(buffer, "PNG")

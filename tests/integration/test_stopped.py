@@ -16,7 +16,7 @@ import pytest
 
 import asha_ray
 from asha_ray import faults
-from asha_ray.farm.render import RenderResult
+from asha_ray.farm.rendering.render import RenderResult
 from tests.farm import Render, Stop, render_alone, require_gone, wait_for
 
 OPTIONS = {"chunk_seconds": 0.25, "duration": 0.7}
@@ -29,7 +29,7 @@ KEPT = {"recorded": 2, "committed": 2}
 def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["asha_ray.farm.render", "asha_ray.audio.features", "tests.farm"]
+        ["asha_ray.farm.rendering.render", "asha_ray.audio.features", "tests.farm"]
     )
     # Before a test names another folder for temporary files: a socket's path must be short.
     forkserver.ensure_running()

@@ -14,7 +14,7 @@ from PIL import Image
 
 import asha_ray
 from asha_ray.errors import ImageError, ModelError, ResourceError, SpecError, StorageError
-from asha_ray.farm.train import train as train_spec
+from asha_ray.farm.training.train import train as train_spec
 from asha_ray.spec import TRAIN_OPTIONS, TrainSpec, build, with_options
 
 EPOCHS = 12
@@ -122,7 +122,7 @@ class TestRefusals:
         def refuse(**_: object) -> None:
             raise AssertionError("Ray was started")
 
-        monkeypatch.setattr("asha_ray.farm.train.ray_cluster", refuse)
+        monkeypatch.setattr("asha_ray.farm.training.train.ray_cluster", refuse)
 
     def test_no_epochs_write_an_initialised_model(self, pictures: Path, tmp_path: Path) -> None:
         result = asha_ray.train(pictures, out=tmp_path / "m", epochs=0, **SMALL)

@@ -49,8 +49,8 @@ ONE_DOOR = {
 """Third-party package -> the rooms that may import it."""
 
 ALLOWED = {
-    ("farm/train.py", "boto3"),  # asks boto3 which endpoint Ray Train's pyarrow shall use
-    ("farm/doctor.py", "boto3"),  # reports how credentials were found
+    ("farm/training/train.py", "boto3"),  # asks boto3 which endpoint Ray Train's pyarrow shall use
+    ("farm/tools/doctor.py", "boto3"),  # reports how credentials were found
     ("values.py", "torch"),  # the name of a type, under TYPE_CHECKING
 }
 
@@ -121,6 +121,17 @@ def test_imports_go_downward_only(path):
         assert target == room or target in MAY_IMPORT[room], (
             f"{_name(path)}:{found.line} in {room} imports {found.module}"
         )
+
+
+def test_in_the_farm_ray_has_its_doors_too():
+    """What composes the stages works with Ray and without."""
+    doors = {
+        path.parent.name
+        for path in _modules()
+        for found in _imports(path)
+        if found.module.partition(".")[0] == "ray"
+    }
+    assert doors == {"on_ray", "training"}
 
 
 @pytest.mark.parametrize("path", _modules(), ids=_name)

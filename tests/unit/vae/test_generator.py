@@ -108,8 +108,8 @@ class TestKeyframes:
 
     def test_a_finished_model_draws_each_keyframe_anew(self, tiny_vae: Vae, tmp_path: Path) -> None:
         """The same picture 40 times: sampled keyframes must all differ, also across batches."""
-        from asha_ray.farm.dataset import ImageShards
-        from asha_ray.farm.train_worker import finish_model
+        from asha_ray.farm.training.dataset import ImageShards
+        from asha_ray.farm.training.train_worker import finish_model
         from asha_ray.spec import TrainSpec
 
         spec = TrainSpec.model_validate(

@@ -100,7 +100,7 @@ class TestRefusal:
 
     @staticmethod
     def check(**settings: object) -> None:
-        from asha_ray.farm.train import check_training_memory
+        from asha_ray.farm.training.train import check_training_memory
         from asha_ray.spec import parse_size
 
         spec = TrainSpec.model_validate({"images": "i", "output": "o", **settings})
@@ -119,7 +119,7 @@ class TestRefusal:
         assert " are free; use a smaller --batch-size or --size" in message
 
     def test_all_workers_of_this_machine_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("asha_ray.farm.train.available_bytes", lambda: 3 << 30)
+        monkeypatch.setattr("asha_ray.farm.training.train.available_bytes", lambda: 3 << 30)
 
         self.check(size=224, batch_size=16)
         with pytest.raises(ResourceError, match="each worker needs"):

@@ -1,0 +1,1 @@
+"""Ray itself: starting and joining it, its tasks, and its actors as a crew."""

@@ -1,0 +1,189 @@
+"""Where a render's work is done: the protocol, and its serial twin that needs no Ray."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, Self
+
+from asha_ray.audio.parallel import Spread, map_in_threads
+from asha_ray.errors import AshaError
+from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
+from asha_ray.farm.rendering.assemble import AssemblyJob, assemble
+from asha_ray.farm.rendering.plan import cpu_threads
+from asha_ray.farm.rendering.scheduler import (
+    Done,
+    Event,
+    Failed,
+    Made,
+    Ready,
+    Scheduler,
+    Watch,
+    Worker,
+)
+from asha_ray.farm.rendering.survey import Survey, survey
+from asha_ray.farm.rendering.worker import ChunkRenderer, ChunkTask, WorkerJob, worker_name
+from asha_ray.progress import Progress
+from asha_ray.values import Segment
+from asha_ray.video.convert import prepare
+from asha_ray.video.probe import VideoReport
+
+
+class Executor(Protocol):
+    """Does a render's work somewhere. Used as a context; leaving it frees what it took."""
+
+    def survey(self, codec: str) -> Survey:
+        """What the machines are that render; `codec` is what was asked for."""
+
+    def cores(self) -> int:
+        """CPU cores for each worker: for its decoders and its encoder."""
+
+    def warm_up(self, job: WorkerJob) -> None:
+        """Begin to load the model where it will be needed; returns at once."""
+
+    def analyze(
+        self, job: AnalysisJob, work: str | None, progress: Progress | None = None
+    ) -> Analysis:
+        """Features of a track."""
+
+    def spread(self, device: str = "cpu") -> Spread:
+        """Where sound is measured, and where it is separated on a kind of device."""
+
+    def render(self, job: WorkerJob, tasks: Iterable[ChunkTask], watch: Watch) -> Iterator[Segment]:
+        """Render chunks; their segments come in any order."""
+
+    def assemble(self, job: AssemblyJob) -> VideoReport:
+        """Join what was rendered."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Free everything."""
+
+
+class SerialCrew:
+    """One worker: a thread of this process, which loads the model first."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        self._thread = ThreadPoolExecutor(1, "renderer")
+        self._renderer = self._thread.submit(ChunkRenderer, job)
+        self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._index = -1
+
+    def room(self) -> int:
+        """This process."""
+        return 1
+
+    def start(self) -> Worker:
+        """It is ready when the model is loaded."""
+        self._renderer.add_done_callback(
+            lambda loaded: self._events.put(loaded.exception() or Ready(0, worker_name()))
+        )
+        return 0
+
+    def give(self, worker: Worker, task: ChunkTask) -> None:  # noqa: ARG002
+        """Render a chunk in the thread."""
+        self._index = task.chunk.index
+        self._thread.submit(self._render, task)
+
+    def take_back(self, worker: Worker) -> None:  # noqa: ARG002
+        """Give up the chunk in hand."""
+        self._renderer.result().give_up(self._index)
+
+    def end(self, worker: Worker) -> None:
+        """It ends with the crew."""
+
+    def leaving(self) -> Mapping[Worker, float]:
+        """It stays."""
+        return {}
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """What the thread said."""
+        try:
+            event = self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return []
+        if isinstance(event, BaseException):
+            raise event
+        return [event]
+
+    def close(self) -> None:
+        """Give up what is in hand, and end the thread."""
+        if self._renderer.done() and self._renderer.exception() is None:
+            self._renderer.result().give_up()
+        self._thread.shutdown(cancel_futures=True)
+        if not self._renderer.cancelled() and self._renderer.exception() is None:
+            self._renderer.result().close()
+
+    def _render(self, task: ChunkTask) -> None:
+        try:
+            segment = self._renderer.result().render(
+                task, lambda num_frames: self._events.put(Made(0, num_frames))
+            )
+            self._events.put(Done(0, segment))
+        except AshaError as error:
+            self._events.put(Failed(0, error))
+        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+            self._events.put(error)
+
+
+class SerialExecutor:
+    """Does everything in this process, one thing after the other."""
+
+    def __init__(self) -> None:
+        self._crew: SerialCrew | None = None
+        # The compiled conversion is loaded while the model is read and the render planned.
+        threading.Thread(target=prepare, name="prepare", daemon=True).start()
+
+    def survey(self, codec: str) -> Survey:
+        """This machine."""
+        return survey(codec=codec)
+
+    def cores(self) -> int:
+        """As many as this machine has, within reason."""
+        return cpu_threads()
+
+    def warm_up(self, job: WorkerJob) -> None:
+        """Load the model while the sound is analysed."""
+        self._crew = SerialCrew(job)
+
+    def analyze(
+        self, job: AnalysisJob, work: str | None, progress: Progress | None = None
+    ) -> Analysis:
+        """Features of a track."""
+        return analyze_uri(job, work, self.spread(), progress)
+
+    def spread(self, device: str = "cpu") -> Spread:
+        """In as many threads as this machine has cores; on a device one after the other."""
+        threads = map_in_threads(cpu_threads())
+        return Spread(threads, threads if device == "cpu" else map)
+
+    def render(self, job: WorkerJob, tasks: Iterable[ChunkTask], watch: Watch) -> Iterator[Segment]:
+        """Render chunks in order."""
+        if self._crew is None:
+            self.warm_up(job)
+        assert self._crew is not None  # noqa: S101 (warm_up makes it)
+        yield from Scheduler(self._crew).run(tasks, watch)
+
+    def assemble(self, job: AssemblyJob) -> VideoReport:
+        """Join what was rendered."""
+        return assemble(job)
+
+    def __enter__(self) -> Self:
+        """Nothing to begin."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End its threads."""
+        if self._crew is not None:
+            self._crew.close()
+
+
+def executor_for(name: str, workers: int | None = None) -> Executor:
+    """The executor of that name, `serial` or `ray`; with Ray, with so many decoders."""
+    if name == "serial":
+        return SerialExecutor()
+    from asha_ray.farm.on_ray.executor import RayExecutor
+
+    return RayExecutor(workers)

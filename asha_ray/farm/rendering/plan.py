@@ -1,0 +1,237 @@
+"""A spec and a track's features to a render's plan: path, chunks and their identities."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from asha_ray import ffmpeg
+from asha_ray.errors import FeaturesError, ResourceError, SpecError
+from asha_ray.farm.listening.analysis import Analysis
+from asha_ray.farm.models import load_keyframes
+from asha_ray.motion.seed import SeedPath, seed_path
+from asha_ray.spec import MotionSettings, RenderSpec, parse_size
+from asha_ray.storage import join, parent
+from asha_ray.storage.keys import FORMAT_VERSION, array_digest, chunk_id, digest_of
+from asha_ray.vae.memory import available_bytes, decode_bytes
+from asha_ray.vae.model_dir import ModelFiles
+from asha_ray.values import (
+    EncoderSettings,
+    Features,
+    FloatArray,
+    LatentPath,
+    Manifest,
+    Numerics,
+    Size,
+    num_frames_of,
+    plan_chunks,
+)
+from asha_ray.video.frames import chunk_latents, padded_range
+
+MAX_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A render, ready to be worked on: its manifest, and the path its chunks are cut from."""
+
+    manifest: Manifest
+    path: LatentPath
+
+
+def work_uri(spec: RenderSpec) -> str:
+    """The work root: as given, or `.asha` beside the output."""
+    return spec.run.work or join(parent(spec.output), ".asha")
+
+
+def cpu_threads() -> int:
+    """Threads of a decoder, and of an encoder, on this kind of machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(MAX_THREADS, cores or 1)
+
+
+def encoder_settings(spec: RenderSpec, threads: int, codec: str | None = None) -> EncoderSettings:
+    """How every segment of a render is encoded.
+
+    Args:
+        spec: quality and speed.
+        threads: of one encoder.
+        codec: the encoder, where the spec leaves it to us.
+
+    Raises:
+        SpecError: if this ffmpeg has no such encoder.
+    """
+    video = spec.video
+    codec = codec or video.codec
+    if codec not in ffmpeg.encoders():
+        raise SpecError(f"video.codec: this ffmpeg has no {codec}; choose libx264")
+    return EncoderSettings(
+        codec=codec,
+        crf=video.crf,
+        preset=video.preset,
+        threads=threads,
+        version=ffmpeg.version(),
+    )
+
+
+def video_size(spec: RenderSpec, image_size: Size) -> Size:
+    """Width and height of the video: as asked, or the model's own less an odd line.
+
+    Raises:
+        SpecError: if a side would be 0.
+    """
+    if spec.video.size:
+        return parse_size(spec.video.size)
+    width, height = (side - side % 2 for side in image_size)
+    if not width or not height:
+        raise SpecError("video.size: the model's pictures are one pixel wide or high; give --size")
+    return width, height
+
+
+def check_memory(files: ModelFiles, numerics: Numerics, num_decoders: int = 1) -> None:
+    """Refuse to decode what this machine's memory cannot hold.
+
+    Raises:
+        ResourceError: with the figures.
+    """
+    needed = num_decoders * decode_bytes(files.architecture, numerics.batch_size)
+    available = available_bytes()
+    if numerics.device == "cpu" and needed > available:
+        width, height = files.architecture.image_size
+        raise ResourceError(
+            f"decoding {num_decoders * numerics.batch_size} pictures of {width}x{height} at a time "
+            "needs about "
+            f"{needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; use a "
+            "machine with more memory or a smaller model"
+        )
+
+
+def make_plan(
+    spec: RenderSpec,
+    analysis: Analysis,
+    files: ModelFiles,
+    numerics: Numerics,
+    encoder: EncoderSettings,
+) -> Plan:
+    """Plan a render.
+
+    Raises:
+        SpecError: if the range lies past the end of the track.
+        ModelError: if there are no keyframes, or they do not fit the model.
+    """
+    fps = Fraction(spec.video.fps)
+    keyframes = keyframes_of(spec, files)
+    path = make_path(spec, analysis.features, keyframes)
+    start, duration_s = _range(spec, analysis.features.exact_duration_s, fps)
+    num_frames = num_frames_of(duration_s, fps)
+    size = video_size(spec, files.architecture.image_size)
+    video = {"size": list(size), "fit": spec.video.fit, "fps": str(fps)}
+
+    chunks = []
+    for chunk in plan_chunks(start, num_frames, fps, spec.run.chunk_s):
+        identity = chunk_id(
+            chunk_latents(path, chunk, numerics.batch_size),
+            chunk.start - padded_range(chunk, numerics.batch_size)[0],
+            chunk.num_frames,
+            model_digest=files.digest,
+            numerics=numerics,
+            encoder=encoder,
+            video=video,
+        )
+        chunks.append(replace(chunk, chunk_id=identity))
+
+    digests = {
+        "audio": analysis.audio_digest,
+        "features": analysis.features_digest,
+        "keyframes": array_digest(keyframes),
+        "model": files.digest,
+    }
+    resolved = spec.model_dump(mode="json", exclude={"run"})
+    manifest = Manifest(
+        render_id=_render_id(spec, digests, [chunk.chunk_id for chunk in chunks]),
+        spec=resolved,
+        digests=digests,
+        fps=fps,
+        size=size,
+        numerics=numerics,
+        encoder=encoder,
+        start=start,
+        num_frames=num_frames,
+        duration_s=duration_s,
+        chunks=tuple(chunks),
+    )
+    return Plan(manifest, path)
+
+
+def make_path(spec: RenderSpec, features: Features, keyframes: FloatArray) -> SeedPath:
+    """The latent path of a whole track, whatever range of it is rendered."""
+    return latent_path(features, keyframes, spec.motion, stem=spec.features.stem, seed=spec.seed)
+
+
+def latent_path(
+    features: Features, keyframes: FloatArray, motion: MotionSettings, *, stem: str, seed: int
+) -> SeedPath:
+    """The path that a motion takes through keyframes `[num_keyframes, L]`, driven by a stem.
+
+    Raises:
+        FeaturesError: if the stem was not listened to.
+        ModelError: if there are no keyframes.
+    """
+    driving = features if stem == "mix" else features.stems.get(stem)
+    if driving is None:
+        there = ", ".join(["mix", *features.stems])
+        raise FeaturesError(
+            f"making a path: the features hold no stem {stem} (they hold {there}); "
+            f"analyze the track with --stem {stem}"
+        )
+    linear = motion.name == "seed-linear"
+    return seed_path(
+        keyframes,
+        driving.decay_linear if linear else driving.decay_exponential,
+        driving.fps,
+        seed=seed,
+        keyframe_gap=motion.keyframe_gap,
+        min_factor=motion.min_factor,
+    )
+
+
+def keyframes_of(spec: RenderSpec, files: ModelFiles) -> FloatArray:
+    """The keyframes `[num_keyframes, L]` that a render visits: those it names, or the model's."""
+    if spec.motion.keyframes is None:
+        return files.keyframes
+    return load_keyframes(spec.motion.keyframes, files.architecture.latent_dim)
+
+
+def first_frame(spec: RenderSpec, fps: Fraction) -> int:
+    """The first frame that is rendered, counted from the start of the track."""
+    return round(Fraction(str(spec.start)) * fps)
+
+
+def _range(spec: RenderSpec, track_s: Fraction, fps: Fraction) -> tuple[int, Fraction]:
+    """First frame and exact length in seconds of what is rendered."""
+    start = first_frame(spec, fps)
+    rest = track_s - start / fps
+    if rest <= 0:
+        raise SpecError(
+            f"start: {spec.start:g} s lies past the end of the track, "
+            f"which is {float(track_s):.2f} s long"
+        )
+    wanted = rest if spec.duration is None else Fraction(str(spec.duration))
+    return start, min(rest, wanted)
+
+
+def _render_id(spec: RenderSpec, digests: Mapping[str, str], chunk_ids: list[str]) -> str:
+    # Paths and where the work runs are no part of what a video is; chunk ids say the rest.
+    places: Any = {"run": True, "audio": True, "model": True, "output": True}
+    settings = spec.model_dump(mode="json", exclude=places, exclude_defaults=True)
+    settings.get("motion", {}).pop("keyframes", None)
+    settings.get("features", {}).pop("model_dir", None)
+    return digest_of(
+        {
+            "format": FORMAT_VERSION,
+            "settings": settings,
+            "digests": dict(digests),
+            "chunks": chunk_ids,
+        }
+    )[:40]

@@ -1,0 +1,471 @@
+"""Which worker renders which chunk, and what happens when one is lost: pure policy.
+
+A scheduler knows neither Ray nor storage: workers are a `Crew`'s, Ray's actors or this process.
+What a worker was doing when it was lost is given to another; a chunk is given to one that is ready
+and stays. At most one chunk is in a worker's hands, so work in flight is bounded by the crew.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any, NoReturn, Protocol
+
+from asha_ray.errors import AshaError, FarmError, InputError, ResourceError
+from asha_ray.farm.rendering.worker import ChunkTask
+from asha_ray.values import Segment
+
+Worker = Hashable
+
+MAX_ATTEMPTS = 3
+"""How often a chunk is tried that fails by itself: a disk may be full for a moment."""
+MAX_LOSSES = 10
+"""Workers that may die under one chunk, on nodes that live on, before the render ends."""
+MAX_FAILED_STARTS = 3
+"""Workers that may die one after the other before they were ready."""
+RETRY_PAUSE_S = 0.5
+"""Before a second attempt, and four times as long before the next."""
+LONGEST_PAUSE_S = 30.0
+REVIEW_S = 2.0
+"""How often the crew is asked how many workers it holds and which of them must leave."""
+POLL_S = 0.5
+SLOW_FACTOR, SLOW_S = 2.5, 10.0
+"""A chunk that takes so many times the usual, and at least so long, is slow."""
+NUM_REMEMBERED = 101
+LONELY_S = 30.0
+"""Without a worker for so long, a person is told."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker can take chunks now; `name` is what records call it."""
+
+    worker: Worker
+    name: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A worker must not render, and why."""
+
+    worker: Worker
+    reason: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A worker has made so many more frames of its chunk."""
+
+    worker: Worker
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A worker has committed its chunk's segment."""
+
+    worker: Worker
+    segment: Segment
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A worker's chunk failed; the worker itself goes on."""
+
+    worker: Worker
+    error: AshaError
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker is gone, and why; `blameless` where its whole node is gone or was leaving."""
+
+    worker: Worker
+    reason: str
+    blameless: bool = False
+
+
+Event = Ready | Refused | Made | Done | Failed | Lost
+
+
+class Crew(Protocol):
+    """Workers, as a scheduler sees them."""
+
+    def room(self) -> int:
+        """How many workers there should be now."""
+
+    def start(self) -> Worker:
+        """Ask for one more; it is `Ready`, `Refused` or `Lost` later."""
+
+    def give(self, worker: Worker, task: ChunkTask) -> None:
+        """Hand a chunk to a ready worker; it is `Done` or `Failed`, or the worker `Lost`, later."""
+
+    def take_back(self, worker: Worker) -> None:
+        """Ask a worker to give up its chunk; it answers as to any chunk, and soon."""
+
+    def end(self, worker: Worker) -> None:
+        """Let a worker go; nothing is heard of it any more."""
+
+    def leaving(self) -> Mapping[Worker, float]:
+        """Workers whose node is going away, with the seconds they still have."""
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """What happened, or nothing after so many seconds."""
+
+
+@dataclass
+class _Open:
+    """A chunk that is not done yet."""
+
+    task: ChunkTask
+    holders: set[Worker] = field(default_factory=set)
+    errors: list[AshaError] = field(default_factory=list)
+    num_losses: int = 0
+
+
+@dataclass
+class _Hand:
+    """What a worker is at."""
+
+    index: int
+    began: float
+    num_frames: int = 0
+    unwanted: bool = False
+
+
+def _ignore(_: str, **__: Any) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who hears how chunks fare.
+
+    Attributes:
+        on_frames: of frames as they are made, and, as a negative number, of those that are lost.
+        tell: of events by name, with fields; see `Journal.tell`.
+        on_lonely: once in a while, that there is no worker.
+    """
+
+    on_frames: Callable[[int], None] = lambda _: None
+    tell: Callable[..., None] = _ignore
+    on_lonely: Callable[[], None] = lambda: None
+
+
+class Scheduler:
+    """Works through chunks with a crew, until all are done or one cannot be.
+
+    Args:
+        crew: who does it.
+        clock: seconds.
+    """
+
+    def __init__(self, crew: Crew, clock: Callable[[], float] = time.monotonic) -> None:
+        self._crew, self._clock, self._watch = crew, clock, Watch()
+        self._open: dict[int, _Open] = {}
+        self._again: deque[tuple[float, int]] = deque()
+        self._hands: dict[Worker, _Hand] = {}
+        self._starting: set[Worker] = set()
+        self._idle: list[Worker] = []
+        self._leaving: set[Worker] = set()
+        self._names: dict[Worker, str] = {}
+        self._seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
+        self._num_failed_starts = self._num_quick_losses = self._num_refused = 0
+        self._start_after = self._review_at = 0.0
+        self._lonely_since: float | None = None
+
+    def warm_up(self) -> None:
+        """Ask for workers now; what they need to be ready they do meanwhile."""
+        self._review()
+
+    def run(self, tasks: Iterable[ChunkTask], watch: Watch | None = None) -> Iterator[Segment]:
+        """Segments as they are committed, each chunk's once, in any order.
+
+        Args:
+            tasks: drawn one by one, as workers become free.
+            watch: hears how it goes.
+
+        Raises:
+            AshaError: of the chunk that failed three times by itself; the message names its frames.
+            FarmError: if workers die over and over.
+        """
+        self._watch = watch or Watch()
+        waiting = iter(tasks)
+        while True:
+            if not self._open:  # no worker need be waited for where all is there
+                task = next(waiting, None)
+                if task is None:
+                    return
+                self._again.append((0.0, self._take(task)))
+            self._review()
+            self._hand_out(waiting)
+            for event in self._crew.wait(POLL_S):
+                segment = self._hear(event)
+                if segment is not None:
+                    yield segment
+
+    def _take(self, task: ChunkTask) -> int:
+        self._open[task.chunk.index] = _Open(task)
+        return task.chunk.index
+
+    def _review(self) -> None:
+        """Now and then: fill the crew up, and see who must leave."""
+        now = self._clock()
+        if now < self._review_at:
+            return
+        self._review_at = now + REVIEW_S
+        self._see_who_leaves()
+        if now >= self._start_after:
+            num_there = len(self._starting) + len(self._idle) + len(self._hands)
+            for _ in range(self._crew.room() - num_there - self._num_refused):
+                self._starting.add(self._crew.start())
+        self._notice_loneliness(now)
+
+    def _notice_loneliness(self, now: float) -> None:
+        if self._idle or self._hands:
+            self._lonely_since = None
+        elif self._lonely_since is None:
+            self._lonely_since = now
+        elif now - self._lonely_since > LONELY_S:
+            self._lonely_since = now
+            self._watch.tell("no-worker")
+            self._watch.on_lonely()
+
+    def _see_who_leaves(self) -> None:
+        for worker, left_s in self._crew.leaving().items():
+            hand = self._hands.get(worker)
+            if worker in self._idle:
+                self._idle.remove(worker)
+                self._dismiss(worker)
+            elif hand is not None and worker not in self._leaving:
+                self._leaving.add(worker)
+                self._watch.tell("worker-leaving", worker=self._names[worker], seconds_left=left_s)
+                # Its chunk is given back at once where it could not be finished in time.
+                if self._clock() - hand.began + left_s < 1.2 * self._usual_s() + 1:
+                    self._give_up(worker)
+                    self._requeue(hand.index, 0.0)
+
+    def _dismiss(self, worker: Worker) -> None:
+        self._watch.tell("worker-ended", worker=self._names.pop(worker, ""))
+        self._leaving.discard(worker)
+        self._crew.end(worker)
+
+    def _hand_out(self, waiting: Iterator[ChunkTask]) -> None:
+        """Give chunks to whoever is idle."""
+        now = self._clock()
+        while self._idle:
+            index = self._next_again(now)
+            if index is None:
+                task = next(waiting, None)
+                if task is None:
+                    self._repeat_slow_ones(now)
+                    return
+                index = self._take(task)
+            self._give(self._idle.pop(), index)
+
+    def _next_again(self, now: float) -> int | None:
+        for position, (not_before, index) in enumerate(self._again):
+            if not_before <= now:
+                del self._again[position]
+                if index in self._open:
+                    return index
+                return self._next_again(now)
+        return None
+
+    def _give(self, worker: Worker, index: int) -> None:
+        entry = self._open[index]
+        entry.holders.add(worker)
+        self._hands[worker] = _Hand(index, self._clock())
+        self._watch.tell("chunk-started", **_about(entry.task), worker=self._names[worker])
+        self._crew.give(worker, entry.task)
+        # Whoever is given it after this one must look whether this one has finished it, unheard.
+        entry.task = replace(entry.task, may_be_there=True)
+
+    def _repeat_slow_ones(self, now: float) -> None:
+        """Near the end, let an idle worker try a chunk that takes another too long."""
+        if not self._seconds or self._again:
+            return
+        limit_s = max(SLOW_S, SLOW_FACTOR * self._usual_s())
+        slow = sorted(
+            (hand.began, hand.index)
+            for hand in self._hands.values()
+            if not hand.unwanted
+            and now - hand.began > limit_s
+            and len(self._open[hand.index].holders) == 1
+        )
+        for began, index in slow[: len(self._idle)]:
+            about = _about(self._open[index].task)
+            self._watch.tell("chunk-repeated", **about, after_s=round(now - began, 3))
+            self._give(self._idle.pop(), index)
+
+    def _usual_s(self) -> float:
+        return median(self._seconds) if self._seconds else float("inf")
+
+    def _hear(self, event: Event) -> Segment | None:
+        match event:
+            case Ready(worker, name):
+                self._starting.discard(worker)
+                self._idle.append(worker)
+                self._names[worker] = name
+                self._num_failed_starts = 0
+                self._watch.tell("worker-ready", worker=name)
+            case Refused(worker, reason):
+                self._refuse(worker, reason)
+            case Made(worker, num_frames):
+                self._count(worker, num_frames)
+            case Done(worker, segment):
+                return self._finish(worker, segment)
+            case Failed(worker, error):
+                self._fail(worker, error)
+            case Lost():
+                self._lose(event)
+        return None
+
+    def _refuse(self, worker: Worker, reason: str) -> None:
+        self._starting.discard(worker)
+        self._num_refused += 1  # its place would be filled with another of its kind
+        self._watch.tell("worker-refused", reason=reason)
+        self._crew.end(worker)
+        if not (self._idle or self._hands or self._starting):
+            raise FarmError(f"rendering: {reason}")
+
+    def _count(self, worker: Worker, num_frames: int) -> None:
+        hand = self._hands.get(worker)
+        if hand is not None and not hand.unwanted:
+            hand.num_frames += num_frames
+            self._watch.on_frames(num_frames)
+
+    def _let_go(self, worker: Worker) -> _Hand | None:
+        """What a worker held, which it holds no more."""
+        hand = self._hands.pop(worker, None)
+        if hand is not None and hand.index in self._open:
+            self._open[hand.index].holders.discard(worker)
+        return hand
+
+    def _rest(self, worker: Worker) -> None:
+        """A worker has its hands free."""
+        if worker in self._leaving:
+            self._dismiss(worker)
+        else:
+            self._idle.append(worker)
+
+    def _finish(self, worker: Worker, segment: Segment) -> Segment | None:
+        hand = self._let_go(worker)
+        self._rest(worker)
+        self._num_quick_losses = 0
+        if hand is None or hand.index not in self._open:
+            return None  # another was faster
+        entry = self._open.pop(hand.index)
+        seconds = self._clock() - hand.began
+        self._seconds.append(seconds)
+        self._watch.on_frames(segment.num_frames - hand.num_frames)
+        self._watch.tell(
+            "chunk-done",
+            **_about(entry.task),
+            worker=segment.worker,
+            seconds=round(seconds, 3),
+            bytes=segment.num_bytes,
+        )
+        for other in entry.holders:
+            self._give_up(other)
+        return segment
+
+    def _give_up(self, worker: Worker) -> None:
+        """A chunk in a worker's hands is not wanted of it any more."""
+        hand = self._hands[worker]
+        if not hand.unwanted:
+            hand.unwanted = True
+            self._watch.on_frames(-hand.num_frames)
+            self._crew.take_back(worker)
+            if hand.index in self._open:
+                self._open[hand.index].holders.discard(worker)
+
+    def _requeue(self, index: int, pause_s: float) -> None:
+        if not self._open[index].holders:
+            self._again.append((self._clock() + pause_s, index))
+
+    def _fail(self, worker: Worker, error: AshaError) -> None:
+        hand = self._let_go(worker)
+        self._rest(worker)
+        if hand is None or hand.unwanted or hand.index not in self._open:
+            return
+        self._watch.on_frames(-hand.num_frames)
+        entry = self._open[hand.index]
+        entry.errors.append(error)
+        about = _about(entry.task)
+        self._watch.tell(
+            "chunk-failed", **about, worker=self._names.get(worker, ""), error=str(error),
+            attempt=len(entry.errors),
+        )  # fmt: skip
+        hopeless = isinstance(error, InputError | ResourceError)
+        if hopeless or len(entry.errors) >= MAX_ATTEMPTS:
+            _give_in(entry)
+        self._requeue(hand.index, RETRY_PAUSE_S * 4 ** (len(entry.errors) - 1))
+
+    def _lose(self, event: Lost) -> None:
+        worker = event.worker
+        blameless = event.blameless or worker in self._leaving
+        self._leaving.discard(worker)
+        name = self._names.pop(worker, "")
+        self._watch.tell("worker-lost", worker=name, reason=event.reason, node_lost=blameless)
+        with suppress(ValueError):
+            self._idle.remove(worker)
+        hand = self._let_go(worker)
+        was_starting = worker in self._starting
+        self._starting.discard(worker)
+        if blameless:
+            self._review_at = 0.0
+        else:
+            self._pause_starts(was_starting, event.reason)
+        if hand is None or hand.unwanted or hand.index not in self._open:
+            return
+        self._watch.on_frames(-hand.num_frames)
+        entry = self._open[hand.index]
+        entry.num_losses += not blameless
+        if entry.num_losses >= MAX_LOSSES:
+            raise FarmError(
+                f"rendering {_frames(entry.task)}: {MAX_LOSSES} workers died over it "
+                f"({event.reason}); look for what ends them, often too little memory"
+            )
+        self._requeue(hand.index, 0.0)
+
+    def _pause_starts(self, was_starting: bool, reason: str) -> None:
+        """Start a new worker in place of one that died, later each time that nothing comes of it.
+
+        Raises:
+            FarmError: if none becomes ready any more.
+        """
+        if was_starting:
+            self._num_failed_starts += 1
+            if self._num_failed_starts > MAX_FAILED_STARTS:
+                raise FarmError(
+                    f"starting a render worker: {self._num_failed_starts} died before they were "
+                    f"ready ({reason}); look for what ends them, often too little memory"
+                )
+        pause_s = min(LONGEST_PAUSE_S, 0.25 * 2**self._num_quick_losses)
+        self._num_quick_losses += 1
+        self._start_after = self._clock() + pause_s
+        self._review_at = min(self._review_at, self._start_after)
+
+
+def _about(task: ChunkTask) -> dict[str, Any]:
+    chunk = task.chunk
+    return {"chunk": chunk.index, "frames": [chunk.start, chunk.stop], "chunk_id": chunk.chunk_id}
+
+
+def _frames(task: ChunkTask) -> str:
+    return f"frames {task.chunk.start} to {task.chunk.stop - 1}"
+
+
+def _give_in(entry: _Open) -> NoReturn:
+    """Raise a chunk's last error, as what it is, with its frames and earlier reasons."""
+    last = entry.errors[-1]
+    times = f" {len(entry.errors)} times" if len(entry.errors) > 1 else ""
+    told = f"rendering {_frames(entry.task)} failed{times}: {last}"
+    others = {str(error) for error in entry.errors} - {str(last)}
+    if others:
+        told += f"\nbefore that: {'; '.join(sorted(others))}"
+    error = type(last)(told)
+    raise error from last

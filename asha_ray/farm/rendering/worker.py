@@ -1,0 +1,187 @@
+"""What one worker does: a chunk's latents in, a finished segment in storage out."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from asha_ray.errors import FarmError
+from asha_ray.farm.models import load_decoder
+from asha_ray.farm.rendering.numerics import require_same_kind
+from asha_ray.faults import reach
+from asha_ray.scratch import scratch_folder
+from asha_ray.storage.keys import file_digest
+from asha_ray.storage.work import WorkRoot
+from asha_ray.values import (
+    ByteArray,
+    Chunk,
+    EncoderSettings,
+    FloatArray,
+    Numerics,
+    Segment,
+    Size,
+)
+from asha_ray.video.convert import prepare
+from asha_ray.video.decoders import Decoders
+from asha_ray.video.encode import encode_segment
+from asha_ray.video.frames import render_frames
+from asha_ray.video.verify import verify_segment
+
+CUDA_DECODERS = 2
+"""One computes while the other's frames are copied."""
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """All that a worker must know to render any chunk of a render.
+
+    Attributes:
+        model: its uri.
+        numerics: how frames are computed.
+        encoder: how they are encoded.
+        size: width and height of the video.
+        fit: how pictures come to that size.
+        fps: frames per second.
+        work: the work root.
+        cores: CPU cores that one worker may use; changes no frame.
+        allow_mixed: whether a worker of another kind of device may render.
+        fresh: whether segments that are there count for nothing.
+    """
+
+    model: str
+    numerics: Numerics
+    encoder: EncoderSettings
+    size: Size
+    fit: str
+    fps: Fraction
+    work: str
+    cores: int = 1
+    allow_mixed: bool = False
+    fresh: bool = False
+
+    @property
+    def num_decoders(self) -> int:
+        """Decoders beside one another in one worker."""
+        return decoders_for(self.numerics, self.cores)
+
+
+def decoders_for(numerics: Numerics, cores: int) -> int:
+    """How many decoders share a worker's device: on a CPU, as many as fill its cores.
+
+    The encoder has as many threads as there are cores and none kept for it: it is fed through a
+    short queue, so decoders wait where it falls behind, and it sleeps where they do.
+    """
+    if numerics.device == "cpu":
+        return max(1, cores // max(1, numerics.threads))
+    return CUDA_DECODERS if numerics.device == "cuda" else 1  # MPS takes one thread at a time
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """One chunk to render, with the latents `[whole batches, L]` it needs.
+
+    Attributes:
+        chunk: which.
+        latents: of its frames.
+        may_be_there: another had it in hand before, and may have finished it without being heard.
+    """
+
+    chunk: Chunk
+    latents: FloatArray
+    may_be_there: bool = False
+
+
+class ChunkRenderer:
+    """Decodes and encodes chunks with one loaded model. Used as a context, or closed.
+
+    Raises:
+        FarmError: if this machine is of another kind than the render was planned for.
+        ModelError: if the model cannot be loaded.
+    """
+
+    def __init__(self, job: WorkerJob) -> None:
+        require_same_kind(job.numerics, allow_mixed=job.allow_mixed)
+        self._job = job
+        self._work = WorkRoot(job.work)
+        self._generator = load_decoder(job.model, job.numerics)
+        if job.numerics.device == "cuda":
+            torch.cuda.synchronize()  # decoders have streams of their own
+        prepare()
+        self._proven = False
+        self._unwanted: set[int | None] = set()
+        self._decoders = Decoders(job.num_decoders, job.numerics.threads, job.numerics.device)
+
+    def close(self) -> None:
+        """End its threads."""
+        self._decoders.close()
+
+    def give_up(self, index: int | None = None) -> None:
+        """Let go of a chunk, or of any, at its next frames; `render` raises then."""
+        self._unwanted.add(index)
+
+    def render(self, task: ChunkTask, on_frames: Callable[[int], None] = lambda _: None) -> Segment:
+        """Render a chunk and commit its segment; `on_frames` hears of every few frames.
+
+        Raises:
+            EncodeError: if ffmpeg fails, or what it made is not what it was given.
+            StorageError: if the segment cannot be stored.
+            FarmError: if it was given up meanwhile.
+        """
+        started = time.monotonic()
+        job, chunk = self._job, task.chunk
+        if task.may_be_there and not job.fresh:
+            found = self._work.find_segments([chunk]).segments
+            if chunk.chunk_id in found:
+                return found[chunk.chunk_id]
+
+        def frames() -> Iterator[ByteArray]:
+            batches = render_frames(
+                self._generator,
+                task.latents,
+                chunk,
+                batch_size=job.numerics.batch_size,
+                size=job.size,
+                fit=job.fit,
+                decoders=self._decoders,
+            )
+            for batch in batches:
+                if not self._unwanted.isdisjoint((None, chunk.index)):
+                    raise FarmError("rendering: it was stopped")
+                yield batch
+                on_frames(len(batch))
+
+        with scratch_folder("chunk") as folder:
+            path = folder / "segment.mp4"
+            encode_segment(frames(), path, job.size, job.fps, job.encoder)
+            reach("encoded")
+            return self._commit(path, chunk, started)
+
+    def _commit(self, path: Path, chunk: Chunk, started: float) -> Segment:
+        """Check a segment, store it, and only then say that it is there."""
+        # All of a worker's first one: that its encoder works shows there.
+        verify_segment(path, chunk.num_frames, self._job.size, every_frame=not self._proven)
+        self._proven = True
+        segment = Segment(
+            chunk_id=chunk.chunk_id,
+            sha256=file_digest(path),
+            num_bytes=path.stat().st_size,
+            num_frames=chunk.num_frames,
+            seconds=time.monotonic() - started,
+            worker=worker_name(),
+        )
+        reach("verified")
+        self._work.upload_segment(path, segment)
+        reach("uploaded")
+        self._work.write_record(segment)
+        reach("recorded")
+        return segment
+
+
+def worker_name() -> str:
+    """This process, as records and events name it."""
+    return f"{platform.node()}:{os.getpid()}"

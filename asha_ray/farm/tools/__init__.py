@@ -1,0 +1,1 @@
+"""What stands beside the flow: demo, samples, inspection, doctor, benchmarks, cleaning."""

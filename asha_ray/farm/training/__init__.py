@@ -1,0 +1,1 @@
+"""Images to a model directory, with Ray Train."""

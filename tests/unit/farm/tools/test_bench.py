@@ -1,0 +1,172 @@
+"""`bench`: it measures what a render does, says what it compared, and keeps what it found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asha_ray.cli.report import bench_text
+from asha_ray.errors import SpecError
+from asha_ray.farm.rendering.numerics import read_table
+from asha_ray.farm.tools import bench as module
+from asha_ray.farm.tools.bench import BenchResult, _changed, _default, _summary, bench
+from asha_ray.farm.tools.bench_stages import (
+    STAGES,
+    PeakMemory,
+    Reading,
+    Stages,
+    sample_model,
+    sample_path,
+)
+from asha_ray.vae.architecture import architecture_of
+from asha_ray.vae.model_dir import ModelFiles
+from asha_ray.vae.numerics import device_kind
+
+TINY = architecture_of("seed", (32, 32), 4, (4,), (8, 4))
+
+
+@pytest.fixture(autouse=True)
+def small_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(module, "sample_model", lambda: sample_model(TINY))
+    monkeypatch.setattr(module, "QUICK_ROUNDS", 2)
+    monkeypatch.setattr(module, "QUICK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "pick_device", lambda: "cpu")
+    monkeypatch.setattr(module, "TUNE_BATCHES", {"cpu": (1, 2)})
+
+
+@pytest.fixture(scope="module")
+def files() -> ModelFiles:
+    return sample_model(TINY)
+
+
+@pytest.fixture(scope="module")
+def default(files: ModelFiles) -> object:
+    return _default(device_kind("cpu"), files, (32, 32))
+
+
+def test_every_size_and_setting_has_its_line() -> None:
+    result = bench(sizes=("32x32", "64x36"), vs=("fp32", "batch=2,decoders=1"), quick=True)
+
+    assert [(row.size, row.setting) for row in result.rows] == [
+        (size, setting)
+        for size in ("32x32", "64x36")
+        for setting in ("default", "fp32", "batch=2,decoders=1")
+    ]
+    for row in result.rows:
+        assert min(row.decode, row.convert, row.encode, row.pipeline, row.bound) > 0
+        assert row.bound < min(row.decode, row.encode), "on a CPU both share the cores"
+        assert set(row.spread) == set(STAGES)
+    assert result.peak_bytes > 50e6
+    assert (result.tuned, read_table()) == (None, {})
+    assert json.loads(json.dumps(result.document()))["kind"] == device_kind("cpu")
+
+
+def test_people_see_all_of_it() -> None:
+    result = bench(sizes=("32x32",), vs=("fp32",), quick=True)
+
+    text = bench_text(result)
+
+    assert {"decode", "convert", "encode", "pipeline", "bound"} <= set(text.split())
+    assert "fp32" in text
+    assert device_kind("cpu") in text
+
+
+def test_tuning_writes_the_table_that_renders_read() -> None:
+    result = bench(sizes=("32x32",), tune=True, quick=True)
+
+    assert result.tuned is not None
+    assert read_table() == {device_kind("cpu"): result.tuned}
+    assert result.table in bench_text(result)
+    assert result.tuned.batch_size in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("fp32", "numerics.dtype", "float32"),
+        ("bf16", "numerics.dtype", "bfloat16"),
+        ("batch=8", "numerics.batch_size", 8),
+        ("threads=2", "numerics.threads", 2),
+        ("decoders=5", "num_decoders", 5),
+        ("encoder-threads=3", "encoder.threads", 3),
+        ("codec=libx265", "encoder.codec", "libx265"),
+        ("fp32, preset=slow", "encoder.preset", "slow"),
+    ],
+)
+def test_what_can_be_compared(default, text: str, path: str, value: object) -> None:
+    found = _changed(default, text)
+
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fp8", "batch", "batch=0", "batch=x", "batch=-1", "codec=gif", "fp32=1", "preset="]
+)
+def test_what_cannot_is_refused_with_what_could(default, text: str) -> None:
+    with pytest.raises(SpecError, match=r"cannot be compared; there are fp32, .*codec="):
+        _changed(default, text)
+
+
+def test_a_size_that_is_none_is_refused() -> None:
+    with pytest.raises(SpecError, match="'big' is no size"):
+        bench(sizes=("big",), quick=True)
+
+
+def test_medians_are_of_each_rounds_own_ratio() -> None:
+    """A machine that is slow in one round is slow in all of that round's stages."""
+    fast = {"decode": 100.0, "convert": 900.0, "encode": 400.0, "pipeline": 76.0}
+    slow = {stage: rate / 10 for stage, rate in fast.items()}
+
+    def readings(rates):
+        return {stage: Reading(rate, 1000 / rate) for stage, rate in rates.items()}
+
+    row = _summary("s", "l", [readings(fast), readings(slow), readings(fast)], shared=True)
+
+    assert row.bound == pytest.approx(80)
+    assert row.fraction == pytest.approx(0.95)
+    assert row.spread["decode"] == pytest.approx(0.9)
+    assert row.cost_fraction == pytest.approx(0.95)
+    assert _summary("s", "l", [readings(fast)], shared=False).bound == 100
+
+
+def test_stages_work_again_and_again(files: ModelFiles, default) -> None:
+    stages = Stages(files, default)
+    try:
+        for stage in (*STAGES, *STAGES):
+            assert min(stages.measure(stage, 0.0)) > 0
+    finally:
+        stages.close()
+
+
+def test_a_model_without_keyframes_can_be_measured() -> None:
+    import numpy as np
+
+    path = sample_path(np.zeros((0, 4), np.float32), 4)
+    assert path.latents(0, 10).shape == (10, 4)
+
+
+def test_memory_of_all_processes_is_watched() -> None:
+    import subprocess
+    import sys
+
+    with PeakMemory() as memory:
+        code = "import time; kept = bytearray(200 << 20); print(1, flush=True); time.sleep(60)"
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        try:
+            child.stdout.readline()
+            before = memory.peak_bytes
+            while memory.peak_bytes < 200 << 20 and memory.peak_bytes <= before:
+                pass
+        finally:
+            child.kill()
+            child.communicate()
+    assert memory.peak_bytes > 200 << 20
+
+
+def test_results_are_what_the_public_function_gives() -> None:
+    import asha_ray
+
+    assert isinstance(asha_ray.bench(sizes=("32x32",), quick=True), BenchResult)
