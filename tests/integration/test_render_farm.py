@@ -241,6 +241,21 @@ class TestReuse:
         assert any("has changed since it was rendered" in note for note in recorder.notes)
         assert any("it and 1 more are rendered again" in note for note in recorder.notes)
 
+    def test_on_a_smaller_machine_it_is_the_same_render(
+        self, track: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A driver of another size must be able to go on where the first was killed."""
+        from asha_ray.farm.rendering import plan
+
+        options = {"work": tmp_path / "work", "chunk_seconds": 0.5, "duration": 1}
+        results = []
+        for num_cores in (8, 1):
+            monkeypatch.setattr(plan.os, "sched_getaffinity", lambda _, n=num_cores: range(n))
+            results.append(serial(track, model, tmp_path / f"{num_cores}.mp4", **options))
+
+        assert results[0].render_id == results[1].render_id
+        assert results[1].reused_chunks == results[1].chunks
+
     def test_fresh_renders_all_again(self, track: Path, model: Path, tmp_path: Path) -> None:
         options = {"work": tmp_path / "work", "chunk_seconds": 0.5, "duration": 1}
         serial(track, model, tmp_path / "v.mp4", **options)

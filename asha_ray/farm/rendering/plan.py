@@ -30,6 +30,9 @@ from asha_ray.values import (
 from asha_ray.video.frames import chunk_latents, padded_range
 
 MAX_THREADS = 8
+ENCODER_THREADS = 8
+"""Of every encoder on every machine: its output depends on them, and a render that was begun on one
+machine or cluster must be able to go on upon another. On two cores eight cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,16 @@ def work_uri(spec: RenderSpec) -> str:
 
 
 def cpu_threads() -> int:
-    """Threads of a decoder, and of an encoder, on this kind of machine."""
+    """Threads that are worth having on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(MAX_THREADS, cores or 1)
 
 
-def encoder_settings(spec: RenderSpec, threads: int, codec: str | None = None) -> EncoderSettings:
+def encoder_settings(spec: RenderSpec, codec: str | None = None) -> EncoderSettings:
     """How every segment of a render is encoded.
 
     Args:
         spec: quality and speed.
-        threads: of one encoder.
         codec: the encoder, where the spec leaves it to us.
 
     Raises:
@@ -70,7 +72,7 @@ def encoder_settings(spec: RenderSpec, threads: int, codec: str | None = None) -
         codec=codec,
         crf=video.crf,
         preset=video.preset,
-        threads=threads,
+        threads=ENCODER_THREADS,
         version=ffmpeg.version(),
     )
 

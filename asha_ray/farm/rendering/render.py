@@ -149,7 +149,7 @@ def _worker_job(
     job = WorkerJob(
         model=spec.model,
         numerics=numerics,
-        encoder=encoder_settings(spec, cores, codec),
+        encoder=encoder_settings(spec, codec),
         size=video_size(spec, files.architecture.image_size),
         fit=spec.video.fit,
         fps=Fraction(spec.video.fps),

@@ -13,7 +13,7 @@ from asha_ray import ffmpeg
 from asha_ray.errors import SpecError
 from asha_ray.farm.models import load_files
 from asha_ray.farm.rendering.numerics import MIN_PSNR_DB, choose, psnr_db, read_table, write_table
-from asha_ray.farm.rendering.plan import cpu_threads
+from asha_ray.farm.rendering.plan import ENCODER_THREADS, cpu_threads
 from asha_ray.farm.rendering.worker import decoders_for
 from asha_ray.farm.tools.bench_stages import (
     STAGES,
@@ -166,7 +166,7 @@ def _size(text: str) -> Size:
 def _default(kind: str, files: ModelFiles, size: Size) -> Setting:
     numerics, _ = choose(kind, files, files.keyframes)
     cores = cpu_threads()
-    encoder = EncoderSettings("libx264", 18, "veryfast", cores, ffmpeg.version())
+    encoder = EncoderSettings("libx264", 18, "veryfast", ENCODER_THREADS, ffmpeg.version())
     return Setting(numerics, encoder, decoders_for(numerics, cores), size)
 
 
@@ -283,7 +283,7 @@ def _tune(kind: str, files: ModelFiles, rounds: int, seconds: float, progress: P
             numerics = numerics_of(kind, {kind: row})
             setting = Setting(
                 numerics,
-                EncoderSettings("libx264", 18, "veryfast", cores, ""),
+                EncoderSettings("libx264", 18, "veryfast", ENCODER_THREADS, ""),
                 decoders_for(numerics, cores),
                 files.architecture.image_size,
             )

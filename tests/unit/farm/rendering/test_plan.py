@@ -317,9 +317,9 @@ def test_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_encoder_that_ffmpeg_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module.ffmpeg, "encoders", lambda: frozenset({"libx264"}))
 
-    assert encoder_settings(make_spec(crf=7), 3).crf == 7
+    assert encoder_settings(make_spec(crf=7)).crf == 7
     with pytest.raises(SpecError, match=r"video\.codec: this ffmpeg has no libx265"):
-        encoder_settings(make_spec(codec="libx265"), 3)
+        encoder_settings(make_spec(codec="libx265"))
 
 
 def test_what_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
