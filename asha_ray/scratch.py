@@ -5,6 +5,7 @@ next can tell what is left over from what is in use, on one machine or on a disk
 """
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,6 +20,8 @@ except ImportError:  # not a POSIX system: nothing is locked, and nothing swept
 
 PREFIXES = ("asha-", ".asha-")
 LOCK = ".alive"
+MADE = re.compile(r"-[a-z0-9_]{8}$")
+"""How the names of temporary folders end."""
 NEWBORN, UNFINISHED = ".new", ".tmp"
 """Endings of a file before it is locked and after."""
 NEWBORN_S = 60.0
@@ -67,10 +70,11 @@ def leftovers(folder: Path) -> list[Path]:
     if fcntl is None or not folder.is_dir():
         return []
     found = []
-    for entry in os.scandir(folder):
-        with suppress(OSError):  # gone meanwhile, or not ours to look at
-            if entry.name.startswith(PREFIXES) and _is_left_over(entry):
-                found.append(Path(entry.path))
+    with suppress(OSError):  # gone meanwhile, or not ours to look at
+        for entry in os.scandir(folder):
+            with suppress(OSError):
+                if entry.name.startswith(PREFIXES) and _is_left_over(entry):
+                    found.append(Path(entry.path))
     return sorted(found)
 
 
@@ -99,7 +103,9 @@ def _is_left_over(entry: "os.DirEntry[str]") -> bool:
     if entry.is_dir(follow_symlinks=False):
         lock = Path(entry.path) / LOCK
         if not lock.exists():  # nothing of ours that is full has no lock
-            return _is_old(status) and not any(Path(entry.path).iterdir())
+            # Empty, and named as we name them: else it is a folder that somebody has prepared.
+            ours = MADE.search(entry.name) and status.st_mode & 0o077 == 0
+            return bool(ours) and _is_old(status) and not any(Path(entry.path).iterdir())
         return _is_free(lock)
     if not entry.name.startswith(PREFIXES[1]):
         return False
@@ -127,7 +133,7 @@ def _lock(handle: int) -> None:
 
 
 def _is_free(path: Path) -> bool:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR)  # NFS locks nothing that is open for reading alone
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

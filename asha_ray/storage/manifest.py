@@ -66,7 +66,14 @@ def decode_manifest(content: bytes, source: str) -> Manifest:
         _check(manifest)
     except ManifestError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise ManifestError(
             f"reading manifest {source}: it is damaged ({_brief(error)}); render again to write it "
             "anew"

@@ -99,7 +99,7 @@ class WorkRoot:
             return None
         try:
             segment = _segment(chunk.chunk_id, content)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             return "its record is none"
         if segment.num_frames != chunk.num_frames:
             return "it has other frames"
@@ -174,7 +174,7 @@ def sweep_work(uri: str) -> int:
     """Delete what killed processes have left half written in a local work root; how much it was."""
     if is_s3(uri):  # what is half uploaded is nowhere
         return 0
-    return sweep(Path(uri), *(path for path in Path(uri).rglob("*") if path.is_dir()))
+    return sweep(*(Path(folder) for folder, _, _ in os.walk(uri)))
 
 
 def remove_empty_folders(uri: str) -> None:

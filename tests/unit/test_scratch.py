@@ -72,8 +72,8 @@ def test_a_context_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_has_no_lock_yet_is_left_alone_while_it_is_young(tmp_path: Path) -> None:
-    folder, file = tmp_path / "asha-chunk-1", tmp_path / ".asha-2.new"
-    folder.mkdir()
+    folder, file = tmp_path / "asha-chunk-ab12_xyz", tmp_path / ".asha-2.new"
+    folder.mkdir(mode=0o700)
     file.touch()
     assert leftovers(tmp_path) == []
 
@@ -91,6 +91,8 @@ def test_nothing_else_is_touched(tmp_path: Path) -> None:
     (tmp_path / "asha-ray.txt").touch()
     (tmp_path / ".asharc").touch()
     (tmp_path / "asha-videos").mkdir()
+    (tmp_path / "asha-renders").mkdir(mode=0o700)  # empty, and somebody's own
+    (tmp_path / "asha-my-pictures").mkdir()
     (tmp_path / "asha-videos" / "v.mp4").touch()
     old = time.time() - 1000
     for path in tmp_path.iterdir():

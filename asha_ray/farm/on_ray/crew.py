@@ -167,14 +167,17 @@ class RayCrew:
 
     def take_back(self, worker: Worker) -> None:
         """Ask an actor to give up its chunk."""
-        actor = self._actors[worker]
-        actor.handle.take_back.remote(actor.index)
+        actor = self._actors.get(worker)
+        # It may have answered already, or be gone, in the batch that is being heard.
+        if actor is not None and actor.index is not None:
+            actor.handle.take_back.remote(actor.index)
 
     def end(self, worker: Worker) -> None:
         """Kill an actor that has nothing in hand."""
-        actor = self._actors.pop(worker)
+        actor = self._actors.pop(worker, None)
         self._calls = {ref: call for ref, call in self._calls.items() if call[0] != worker}
-        _kill(actor)
+        if actor is not None and is_head_there():  # else it would block; it ends with its driver
+            ray.kill(actor.handle)
 
     def leaving(self) -> Mapping[Worker, float]:
         """Actors on nodes that are being drained."""
@@ -208,8 +211,9 @@ class RayCrew:
         stops = [self._actors[worker].handle.stop.remote() for worker in busy]
         if stops:
             ray.wait(stops, num_returns=len(stops), timeout=STOP_S)
-        for actor in self._actors.values():
-            _kill(actor)
+        if is_head_there():  # else each would block; actors end with their driver
+            for actor in self._actors.values():
+                ray.kill(actor.handle)
         self._actors, self._calls = {}, {}
 
     def _look_around(self) -> None:
@@ -288,8 +292,3 @@ class RayCrew:
             or (bool(node) and not is_node_alive(node))
         )
         return Lost(worker, reason, blameless=blameless)
-
-
-def _kill(actor: _Actor) -> None:
-    if is_head_there():  # else it would block; an actor ends with its driver
-        ray.kill(actor.handle)

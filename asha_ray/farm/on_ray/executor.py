@@ -14,6 +14,7 @@ from asha_ray.farm.on_ray.crew import RayCrew
 from asha_ray.farm.on_ray.ray_map import MAX_RETRIES, map_on_ray
 from asha_ray.farm.on_ray.runtime import (
     is_one_machine,
+    largest_node_cpus,
     num_devices,
     ray_cluster,
     require_cpu,
@@ -59,8 +60,10 @@ class RayExecutor:
 
     def __exit__(self, *exc: object) -> None:
         """End the actors, leave Ray."""
-        self._dismiss()
-        self._stack.close()
+        try:
+            self._dismiss()
+        finally:
+            self._stack.close()
 
     def _dismiss(self) -> None:
         if self._crew:
@@ -78,7 +81,7 @@ class RayExecutor:
 
     def cores(self) -> int:
         """As many as this machine has, within reason and within a node's."""
-        return max(1, min(cpu_threads(), int(num_devices("CPU"))))
+        return max(1, min(cpu_threads(), largest_node_cpus()))
 
     def _device(self) -> str:
         """A GPU where the cluster has one, else as this machine."""

@@ -51,11 +51,11 @@ class Head:
         now = self._clock()
         if self._away_since is not None and now - self._knocked_at < HEAD_TIMEOUT_S:
             return False  # a door behind which nothing is takes its time
-        self._knocked_at = now
         if self._answers():
             self._away_since = None
         elif self._away_since is None:
             self._away_since = now
+        self._knocked_at = self._clock()  # after it: a knock in vain takes its time
         return self._away_since is None
 
     def require(self) -> None:
@@ -225,6 +225,12 @@ def num_devices(kind: str) -> float:
     """How much the cluster has of `CPU` or `GPU` in all."""
     await_head()
     return float(ray.cluster_resources().get(kind, 0))
+
+
+def largest_node_cpus() -> int:
+    """CPUs of the cluster's largest node: nothing that asks for more would ever find a place."""
+    await_head()
+    return max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
 
 
 def is_one_machine() -> bool:

@@ -48,11 +48,8 @@ class ChunkWork:
     @property
     def num_missing_frames(self) -> int:
         """Frames that are yet to be rendered."""
-        return sum(
-            chunk.num_frames
-            for chunk in self._plan.manifest.chunks
-            if chunk.chunk_id not in self._segments
-        )
+        chunks = {chunk.chunk_id: chunk for chunk in self._plan.manifest.chunks}  # twins once
+        return sum(chunk.num_frames for key, chunk in chunks.items() if key not in self._segments)
 
     def find(self) -> None:
         """Look for what earlier renders have left."""

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, Self
 
 from asha_ray.audio.parallel import Spread, map_in_threads
-from asha_ray.errors import AshaError
+from asha_ray.errors import AshaError, FarmError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.rendering.assemble import AssemblyJob, assemble
 from asha_ray.farm.rendering.plan import cpu_threads
@@ -124,6 +124,8 @@ class SerialCrew:
             self._events.put(Done(0, segment))
         except AshaError as error:
             self._events.put(Failed(0, error))
+        except (OSError, RuntimeError) as error:  # such as a full disk for temporary files
+            self._events.put(Failed(0, FarmError(f"rendering a chunk: {error!r}")))
         except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
             self._events.put(error)
 

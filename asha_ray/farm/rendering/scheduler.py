@@ -23,6 +23,8 @@ MAX_ATTEMPTS = 3
 """How often a chunk is tried that fails by itself: a disk may be full for a moment."""
 MAX_LOSSES = 10
 """Workers that may die under one chunk, on nodes that live on, before the render ends."""
+MAX_NODE_LOSSES = 30
+"""Nodes that may go under one chunk without a warning: one that runs out of memory looks so too."""
 MAX_FAILED_STARTS = 3
 """Workers that may die one after the other before they were ready."""
 RETRY_PAUSE_S = 0.5
@@ -123,6 +125,7 @@ class _Open:
     holders: set[Worker] = field(default_factory=set)
     errors: list[AshaError] = field(default_factory=list)
     num_losses: int = 0
+    num_node_losses: int = 0
 
 
 @dataclass
@@ -174,6 +177,7 @@ class Scheduler:
         self._seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
         self._num_failed_starts = self._num_quick_losses = self._num_refused = 0
         self._start_after = self._review_at = 0.0
+        self._room = 0
         self._lonely_since: float | None = None
 
     def warm_up(self) -> None:
@@ -219,7 +223,10 @@ class Scheduler:
         self._see_who_leaves()
         if now >= self._start_after:
             num_there = len(self._starting) + len(self._idle) + len(self._hands)
-            for _ in range(self._crew.room() - num_there - self._num_refused):
+            room = self._crew.room()
+            if room != self._room:  # other nodes: whoever refused may be gone
+                self._room, self._num_refused = room, 0
+            for _ in range(room - num_there - self._num_refused):
                 self._starting.add(self._crew.start())
         self._notice_loneliness(now)
 
@@ -230,6 +237,7 @@ class Scheduler:
             self._lonely_since = now
         elif now - self._lonely_since > LONELY_S:
             self._lonely_since = now
+            self._num_refused = 0  # where nobody works, whoever comes is asked
             self._watch.tell("no-worker")
             self._watch.on_lonely()
 
@@ -239,7 +247,7 @@ class Scheduler:
             if worker in self._idle:
                 self._idle.remove(worker)
                 self._dismiss(worker)
-            elif hand is not None and worker not in self._leaving:
+            elif hand is not None and not hand.unwanted and worker not in self._leaving:
                 self._leaving.add(worker)
                 self._watch.tell("worker-leaving", worker=self._names[worker], seconds_left=left_s)
                 # Its chunk is given back at once where it could not be finished in time.
@@ -378,6 +386,7 @@ class Scheduler:
         if not hand.unwanted:
             hand.unwanted = True
             self._watch.on_frames(-hand.num_frames)
+            hand.num_frames = 0
             self._crew.take_back(worker)
             if hand.index in self._open:
                 self._open[hand.index].holders.discard(worker)
@@ -406,7 +415,8 @@ class Scheduler:
 
     def _lose(self, event: Lost) -> None:
         worker = event.worker
-        blameless = event.blameless or worker in self._leaving
+        was_leaving = worker in self._leaving
+        blameless = event.blameless or was_leaving
         self._leaving.discard(worker)
         name = self._names.pop(worker, "")
         self._watch.tell("worker-lost", worker=name, reason=event.reason, node_lost=blameless)
@@ -424,9 +434,11 @@ class Scheduler:
         self._watch.on_frames(-hand.num_frames)
         entry = self._open[hand.index]
         entry.num_losses += not blameless
-        if entry.num_losses >= MAX_LOSSES:
+        entry.num_node_losses += blameless and not was_leaving
+        if entry.num_losses >= MAX_LOSSES or entry.num_node_losses >= MAX_NODE_LOSSES:
+            num_lost = entry.num_losses + entry.num_node_losses
             raise FarmError(
-                f"rendering {_frames(entry.task)}: {MAX_LOSSES} workers died over it "
+                f"rendering {_frames(entry.task)}: {num_lost} workers died over it "
                 f"({event.reason}); look for what ends them, often too little memory"
             )
         self._requeue(hand.index, 0.0)

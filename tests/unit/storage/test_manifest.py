@@ -117,6 +117,8 @@ BAD = {
     "endless-name": edited(lambda data: data["chunks"][0].__setitem__(2, "a" * 4000)),
     "render-id-leaves": edited(lambda data: data.update(render_id="../r")),
     "endless-number": edited(lambda data: data.update(fps="1e999999999")),
+    "no-fraction": edited(lambda data: data.update(fps="1/0")),
+    "endless-start": encode_manifest(manifest_of()).replace(b"3,\n", b"1e999,\n", 1),
     "no-rate": edited(lambda data: data.update(fps="0")),
     "negative": edited(lambda data: data.update(start=-1)),
     "too-many": edited(lambda data: data.update(frames=10**12)),

@@ -92,6 +92,9 @@ def _edited(folder, **changes):
 
 TORN = {
     "other-frames": lambda folder: _edited(folder, frames=61),
+    "endless-number": lambda folder: _record(folder).write_text(
+        '{"sha256": "a", "bytes": 5, "frames": 1e999, "seconds": 1, "worker": "w"}'
+    ),
     "endless-record": lambda folder: _record(folder).write_text("[" * 100_000),
     "empty-record": lambda folder: _record(folder).write_bytes(b""),
     "half-a-record": lambda folder: _record(folder).write_text('{"sha256": "ab'),

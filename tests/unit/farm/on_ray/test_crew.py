@@ -267,3 +267,22 @@ def test_what_ray_tells_of_lost_workers_is_not_on_stdout(
     told = {"lines": ["a worker died"], "pid": "raylet", "is_err": False}
     worker.print_to_stdstream(told, ignore_prefix=False)
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_gone_or_has_answered_is_not_asked_to_give_up(busy: RayCrew, fake: FakeRay) -> None:
+    """A batch is heard one by one: what the scheduler learns first may be over already."""
+    actor = next(iter(busy._actors.values()))
+    asked: list[int | None] = []
+    actor.handle.take_back = type("Call", (), {"remote": staticmethod(asked.append)})
+    worker = next(iter(busy._actors))
+
+    busy.take_back(worker)
+    assert asked == [Task.chunk.index]
+    fake.answers["render"] = "a segment"
+    busy.wait(0)
+    busy.take_back(worker)
+    busy.end(worker)
+    busy.end(worker)
+    busy.take_back(worker)
+
+    assert asked == [Task.chunk.index], "None would mean whatever it has in hand, for ever"

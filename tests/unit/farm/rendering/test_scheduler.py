@@ -263,8 +263,8 @@ def test_lost_workers_are_not_the_chunks_fault() -> None:
     assert len(run(crew, 3)[0]) == 3
 
 
-def test_lost_nodes_are_never_counted() -> None:
-    script = {(0, number): (1.0, "node dies") for number in range(1, 3 * scheduler.MAX_LOSSES)}
+def test_lost_nodes_count_for_little() -> None:
+    script = {(0, number): (1.0, "node dies") for number in range(1, scheduler.MAX_NODE_LOSSES)}
     crew = Simulation(script=script)
     assert len(run(crew, 3)[0]) == 3
 
@@ -294,6 +294,25 @@ def test_a_worker_of_another_kind_is_not_asked_again() -> None:
     assert len(done) == 10
     assert crew.count == 3
     assert sorted(crew.ended) == [1, 3]
+
+
+def test_who_refused_is_not_counted_for_ever() -> None:
+    """Two nodes of another kind leave; then the only good worker dies."""
+    crew = Simulation(
+        num_workers=3, starts=deque(["ready", "refuses", "refuses"]), script={(4, 1): (1, "dies")}
+    )
+    work = Scheduler(crew, crew.clock).run(iter(tasks(8)))
+    for _ in range(3):
+        next(work)
+    crew.num_workers = 1
+    assert len(list(work)) == 5
+
+
+def test_a_chunk_that_takes_every_node_along_ends_the_render() -> None:
+    """A machine that runs out of memory looks like one that was taken away."""
+    script = {(0, number): (1.0, "node dies") for number in range(1, 99)}
+    with pytest.raises(FarmError, match=r"frames 0 to 59: 30 workers died over it"):
+        run(Simulation(script=script), 3)
 
 
 def test_where_all_refuse_the_render_ends() -> None:
