@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import media
+from tests.farm import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 MOUNT = 'mount -t tmpfs -o size=100m none "$0" && exec "$@"'
@@ -22,13 +23,6 @@ MOUNT = 'mount -t tmpfs -o size=100m none "$0" && exec "$@"'
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can mount a small disk"
 )
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
-        time.sleep(0.02)
 
 
 def fill(disk: Path) -> Path:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,15 +12,9 @@ import pytest
 
 from asha_ray.scratch import sweep
 from tests import media
+from tests.farm import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
-        time.sleep(0.05)
 
 
 def encoders_below(process: subprocess.Popen) -> list[psutil.Process]:

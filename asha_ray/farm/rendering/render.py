@@ -192,11 +192,14 @@ def _swept(spec: RenderSpec) -> Iterator[None]:
     folders = [system_folder()]
     if not is_s3(spec.output):
         folders.append(Path(spec.output).parent)
-    sweep(*folders)
-    sweep_work(work_uri(spec))
+
+    def put_away() -> None:
+        sweep(*folders)
+        sweep_work(work_uri(spec))
+
+    put_away()
     yield
-    sweep(*folders)
-    sweep_work(work_uri(spec))
+    put_away()
 
 
 def _with_absolute_paths(spec: RenderSpec) -> RenderSpec:
