@@ -4,11 +4,12 @@ Keyword settings are the command line's options with underscores (`keyframe_gap=
 are listed in `asha_ray.spec.RENDER_OPTIONS` and `TRAIN_OPTIONS`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from asha_ray.errors import SpecError
+from asha_ray.config import find_target
+from asha_ray.errors import JobError, SpecError
 from asha_ray.progress import Progress
 from asha_ray.spec import (
     ANALYZE_OPTIONS,
@@ -18,17 +19,23 @@ from asha_ray.spec import (
     STEMS_OPTIONS,
     TRAIN_OPTIONS,
     AnalyzeSettings,
+    JobSpec,
     PathSettings,
     RenderSpec,
     StemsSettings,
     TrainSpec,
     build,
+    build_job,
+    job_schema,
     parse_yaml,
+    with_fields,
     with_options,
 )
 from asha_ray.values import Features, FloatArray
 
 if TYPE_CHECKING:
+    from asha_ray.farm.jobs.cancel import Cancelled
+    from asha_ray.farm.jobs.status import JobStatus
     from asha_ray.farm.listening.separate import StemsResult
     from asha_ray.farm.models import Model
     from asha_ray.farm.rendering.render import RenderResult
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
     from asha_ray.farm.tools.inspect import Inspection
     from asha_ray.farm.tools.sample import SampleResult
     from asha_ray.farm.training.train import TrainResult
+    from asha_ray.storage.jobs import Job
 
 StrPath = str | PathLike[str]
 
@@ -330,6 +338,127 @@ def clean(
     from asha_ray.farm.tools.clean import clean as run
 
     return run(fspath(work), delete=delete, keep_days=keep_days, progress=progress)
+
+
+def submit(
+    spec: StrPath | Mapping[str, Any] | JobSpec,
+    *,
+    fields: Sequence[str] = (),
+    max_cost: float | None = None,
+    progress: Progress | None = None,
+    **target: Any,
+) -> "Job":
+    """Give a job to a Ray cluster; what it is made of is sent along where that is on this machine.
+
+    Args:
+        spec: a spec file, its content, or a spec.
+        fields: `group.field=value`, laid over it (the command line's `--set`).
+        max_cost: stop it, to be resumed, once its price so far passes this.
+        progress: hears of what is sent.
+        **target: `address`, `token_file`, `work`, `image`, `shared_disk`; see `find_target`.
+
+    Raises:
+        AshaError: one of its kinds; nothing was submitted then.
+    """
+    from asha_ray.farm.jobs.submit import submit as run
+
+    if not isinstance(spec, JobSpec):
+        what = "job" if isinstance(spec, Mapping) else f"reading spec {fspath(spec)}"
+        spec = build_job(with_fields(_read_config(spec), fields), what)
+    elif fields:
+        raise SpecError("submit: fields are laid over a file or its content, not over a spec")
+    return run(spec, find_target(**target), max_cost=max_cost, progress=progress)
+
+
+def list_jobs(*, limit: int = 20, **target: Any) -> "list[JobStatus | JobError]":
+    """The latest jobs of a work root, and the errors of those that cannot be read.
+
+    Args:
+        limit: how many.
+        **target: `work`; see `find_target`.
+    """
+    from asha_ray.farm.jobs.status import list_jobs as run
+
+    return run(find_target(**target), limit)
+
+
+def job_status(name: str, **target: Any) -> "JobStatus":
+    """How far a job is, whether its cluster is still there or not.
+
+    Args:
+        name: of the job, or a part of it, or `last`.
+        **target: `work`, `token_file`; see `find_target`.
+
+    Raises:
+        AshaError: if there is no such job.
+    """
+    from asha_ray.farm.jobs.status import job_status as run
+
+    return run(name, find_target(**target))
+
+
+def job_log(name: str, **target: Any) -> Iterator[str]:
+    """What a job has said so far, line by line; arguments as of `job_status`.
+
+    Raises:
+        AshaError: if there is no such job.
+    """
+    from asha_ray.farm.jobs.status import job_log as run
+
+    return run(name, find_target(**target))
+
+
+def follow_job(name: str, **target: Any) -> "Iterator[str | JobStatus]":
+    """What a job says, as it comes, and at last its status; arguments as of `job_status`.
+
+    Raises:
+        AshaError: if there is no such job.
+    """
+    from asha_ray.farm.jobs.status import follow as run
+
+    return run(name, find_target(**target))
+
+
+def cancel_job(name: str, **target: Any) -> "Cancelled":
+    """Let a job end within seconds; finished chunks are kept. Arguments as of `job_status`.
+
+    Raises:
+        AshaError: if there is no such job, or it has ended.
+    """
+    from asha_ray.farm.jobs.cancel import cancel as run
+
+    return run(name, find_target(**target))
+
+
+def retry_job(
+    name: str, *, max_cost: float | None = None, progress: Progress | None = None, **target: Any
+) -> "Job":
+    """Give a job that has ended to a cluster again, which may be another; finished chunks count.
+
+    Args:
+        name: of the job, or a part of it, or `last`.
+        max_cost: another limit than before.
+        progress: hears of what is sent.
+        **target: see `submit`.
+
+    Raises:
+        AshaError: if it is at work, or done, or cannot be submitted.
+    """
+    from asha_ray.farm.jobs.submit import retry as run
+
+    return run(name, find_target(**target), max_cost=max_cost, progress=progress)
+
+
+def schema(kind: str | None = None) -> dict[str, Any]:
+    """JSON Schema of spec files, for editors.
+
+    Args:
+        kind: `render` or `train`; whichever a file says it is where None.
+
+    Raises:
+        SpecError: if there is no such kind.
+    """
+    return job_schema(kind)
 
 
 def _text(path: StrPath | None) -> str | None:

@@ -17,6 +17,8 @@ AshaError                      base; the command line prints it without a traceb
 │   └── SegmentError           a segment is not what its record says; it is rendered again
 ├── ResourceError              the machine or cluster cannot hold what was asked for
 ├── FarmError                  work on the farm failed
+│   ├── ClusterError           a Ray cluster cannot be reached, or refuses (exit code 1)
+│   └── JobError               a job is not there, not as it should be, or cannot be repeated now
 └── CheckError                 a finished video is not as it should be
 
 A message says what was being done, to what, why it failed, and what to do about it.
@@ -111,6 +113,14 @@ class ResourceError(AshaError):
 
 class FarmError(AshaError):
     """Work on the farm failed; what was finished is kept."""
+
+
+class ClusterError(FarmError):
+    """A Ray cluster cannot be reached, refuses us, or is of a version that does not fit."""
+
+
+class JobError(FarmError):
+    """A job cannot be found, read, stopped or repeated; the message says which, and why."""
 
 
 class CheckError(AshaError):

@@ -3,7 +3,7 @@
 Library code only ever calls a `Progress`; the command line draws one.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -18,6 +18,12 @@ class Progress(Protocol):
     def note(self, message: str) -> None:
         """Tell a person something worth knowing once."""
 
+    def tell(self, **facts: Any) -> None:
+        """Facts for programs, by name: a render's id, how many chunks were reused; the last counts.
+
+        What is told is plain data.
+        """
+
 
 class NullProgress:
     """A `Progress` that says nothing."""
@@ -29,4 +35,7 @@ class NullProgress:
         """Say nothing."""
 
     def note(self, message: str) -> None:
+        """Say nothing."""
+
+    def tell(self, **facts: Any) -> None:
         """Say nothing."""

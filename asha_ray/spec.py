@@ -5,7 +5,7 @@ are flat (`--crf 20`, `crf=20`). `RENDER_OPTIONS` and `TRAIN_OPTIONS` say which 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from fractions import Fraction
 from os import PathLike
@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
 )
 
@@ -268,6 +269,25 @@ class TrainSpec(_Frozen):
     run: TrainRun = TrainRun()
 
 
+class Prices(_Frozen):
+    """What an hour costs: a worker with a GPU costs its share of one, any other its CPUs.
+
+    `gpu_hour` is of one GPU with all that its machine has beside it, `cpu_hour` of one core.
+    """
+
+    currency: Annotated[str, Field(min_length=1, max_length=8)] = "USD"
+    gpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    cpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+JobSpec = RenderSpec | TrainSpec
+"""What a cluster can be given to do."""
+
+JOB_KINDS: Mapping[str, type[RenderSpec] | type[TrainSpec]] = {
+    "render": RenderSpec,
+    "train": TrainSpec,
+}
+
 _FEATURE_OPTIONS = {name: f"features.{name}" for name in FeatureSettings.model_fields}
 _MOTION_OPTIONS = {
     "motion": "motion.name",
@@ -377,6 +397,62 @@ def with_options(
                 )
         target[last] = value
     return merged
+
+
+def build_job(data: Mapping[str, Any], what: str = "job") -> JobSpec:
+    """Validate plain data as the spec of a job, by its `kind`; a render where it has none.
+
+    Raises:
+        SpecError: naming every wrong field at once.
+    """
+    kind = data.get("kind", "render")
+    if kind not in JOB_KINDS:
+        raise SpecError(
+            f"{what}: kind: there is no {_shown(kind)!r}; there are {', '.join(JOB_KINDS)}"
+        )
+    return build(JOB_KINDS[kind], data, what)
+
+
+def with_fields(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Lay `path.to.field=value` over a spec's plain data; a value is read as YAML would read it.
+
+        >>> with_fields({"video": {"crf": 20}}, ["video.fps=30", "seed=7"])
+        {'video': {'crf': 20, 'fps': 30}, 'seed': 7}
+
+    Raises:
+        SpecError: if one is no such assignment.
+    """
+    merged: dict[str, Any] = dict(data)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        names = path.strip().split(".")
+        if not equals or not all(names):
+            raise SpecError(
+                f"--set {assignment[:80]}: write it as field=value or group.field=value"
+            )
+        value = parse_yaml(f"value: {text or 'null'}", f"--set {path[:80]}")["value"]
+        group = merged
+        for name in names[:-1]:
+            inner = group.get(name, {})
+            if not isinstance(inner, Mapping):
+                raise SpecError(f"--set {path[:80]}: {name} is no group of fields")
+            group[name] = dict(inner)
+            group = group[name]
+        group[names[-1]] = value
+    return merged
+
+
+def job_schema(kind: str | None = None) -> dict[str, Any]:
+    """JSON Schema of spec files, for editors: of one kind, or of whichever a file says it is.
+
+    Raises:
+        SpecError: if there is no such kind.
+    """
+    if kind is not None and kind not in JOB_KINDS:
+        raise SpecError(f"schema: there is no kind {kind!r}; there are {', '.join(JOB_KINDS)}")
+    wanted: Any = JobSpec if kind is None else JOB_KINDS[kind]
+    schema = TypeAdapter(wanted).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 class _SpecLoader(yaml.SafeLoader):

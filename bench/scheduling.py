@@ -137,7 +137,7 @@ def measure(num_chunks: int, records: bool, work: str) -> dict[str, Any]:
             if "after_a_tenth_mb" not in figures and self.done * 10 > manifest.num_frames:
                 figures["after_a_tenth_mb"] = me.memory_info().rss >> 20
 
-    with Journal(work, manifest.render_id) as journal:
+    with Journal(WorkRoot(work).render_uri(manifest.render_id)) as journal:
         root = WorkRoot(work)
         timed("write_manifest_s", lambda: root.write_manifest(manifest))
         assert timed("read_manifest_s", lambda: root.read_manifest(manifest.render_id)) == manifest

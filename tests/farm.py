@@ -25,6 +25,7 @@ from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.journal import read_events
 from asha_ray.storage.keys import file_digest
+from asha_ray.storage.work import WorkRoot
 
 REPOSITORY = Path(__file__).parents[1]
 RUN_S = 240.0
@@ -130,7 +131,9 @@ class Render:
         renders = {
             entry.uri.removeprefix(f"{self.work}/renders/").split("/")[0] for entry in entries
         }
-        return [event for name in renders for event in read_events(self.work, name)]
+        return [
+            event for name in renders for event in read_events(WorkRoot(self.work).render_uri(name))
+        ]
 
     def _require_clean(self) -> None:
         """Nothing is left but what a finished render leaves."""

@@ -1,20 +1,19 @@
 """The commands: they read options, call `asha_ray.api`, and tell a person what came of it."""
 
-import json
 import os
 import signal
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from fractions import Fraction
 from typing import Annotated, Any, Literal, NoReturn
 
 import psutil
 import typer
 
 import asha_ray
-from asha_ray.cli import options
-from asha_ray.cli.progress import UNSHOWABLE, ConsoleProgress, shown
+from asha_ray.cli import jobs, options
+from asha_ray.cli.answer import answer
+from asha_ray.cli.progress import ConsoleProgress, shown
 from asha_ray.errors import AshaError, SpecError
 
 INTERRUPTED = 130
@@ -92,22 +91,6 @@ def _say(message: str) -> None:
     sys.stderr.write(f"asha-ray: {shown(message)}\n")
 
 
-def _answer(document: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
-        written = json.dumps(document, default=_plain, ensure_ascii=False)
-        # The same characters to whoever reads the JSON.
-        written = UNSHOWABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
-        sys.stdout.write(f"{written}\n")
-    else:
-        sys.stdout.write(f"{shown(text)}\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        return str(value)
-    return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         sys.stdout.write(f"asha-ray {asha_ray.__version__}\n")
@@ -133,7 +116,7 @@ def demo(
     progress = ConsoleProgress()
     result = asha_ray.demo(out, progress)
     progress.finish()
-    _answer(
+    answer(
         {**asdict(result.render), "images": result.images, "model": result.model},
         result.render.output,
         as_json=as_json,
@@ -208,7 +191,7 @@ def train(
     )
     progress.finish()
     training = result.training
-    _answer(
+    answer(
         asdict(result),
         f"{result.output}: {result.images} images, {result.epochs} epochs, reconstructions at "
         f"{training['reconstruction_psnr_db']} dB (the mean image: "
@@ -234,7 +217,7 @@ def sample(
         model=model, out=out, source=source, count=count, seed=seed or 0, progress=progress
     )
     progress.finish()
-    _answer(asdict(result), result.sheet, as_json=as_json)
+    answer(asdict(result), result.sheet, as_json=as_json)
 
 
 @app.command()
@@ -288,7 +271,7 @@ def analyze(
     text = (
         f"{out}: {features.num_frames} frames, {summary['beats']} beats, {features.tempo:.0f} BPM"
     )
-    _answer(summary, text, as_json=as_json)
+    answer(summary, text, as_json=as_json)
 
 
 @app.command()
@@ -342,7 +325,7 @@ def stems(
     progress.finish()
     files = document.get("stems", {})
     named = [document[name] for name in ("model", "environment") if name in document]
-    _answer(document, "\n".join([*named, *files.values()]), as_json=as_json)
+    answer(document, "\n".join([*named, *files.values()]), as_json=as_json)
 
 
 @app.command()
@@ -371,7 +354,7 @@ def path(
         seed=seed,
     )
     num_frames, latent_dim = latents.shape
-    _answer(
+    answer(
         {"output": out, "frames": num_frames, "latent": latent_dim},
         f"{out}: {num_frames} frames of {latent_dim} latents",
         as_json=as_json,
@@ -482,7 +465,7 @@ def render(
         fresh=fresh,
     )
     progress.finish()
-    _answer(asdict(result), result.output, as_json=as_json)
+    answer(asdict(result), result.output, as_json=as_json)
 
 
 @app.command()
@@ -497,7 +480,7 @@ def inspect(
     from asha_ray.cli.report import inspection_document, inspection_text
 
     result = asha_ray.inspect(video, decode=decode)
-    _answer(inspection_document(video, result), inspection_text(video, result), as_json=as_json)
+    answer(inspection_document(video, result), inspection_text(video, result), as_json=as_json)
     if result.problems:
         raise typer.Exit(1)
 
@@ -513,7 +496,7 @@ def doctor(as_json: options.Json = False) -> None:
         for finding in findings
     ]
     document = {"findings": [asdict(finding) for finding in findings]}
-    _answer(document, "\n".join(lines), as_json=as_json)
+    answer(document, "\n".join(lines), as_json=as_json)
     if any(finding.remedy for finding in findings):
         raise typer.Exit(1)
 
@@ -549,7 +532,7 @@ def bench(
         model, **given, vs=tuple(vs or ()), tune=tune, quick=quick, progress=progress
     )
     progress.finish()
-    _answer(result.document(), bench_text(result), as_json=as_json)
+    answer(result.document(), bench_text(result), as_json=as_json)
 
 
 @app.command()
@@ -578,6 +561,12 @@ def clean(
     progress = ConsoleProgress()
     result = asha_ray.clean(work, delete=delete, keep_days=keep_days, progress=progress)
     progress.finish()
-    _answer(clean_document(result), clean_text(result), as_json=as_json)
+    answer(clean_document(result), clean_text(result), as_json=as_json)
     if result.blocked and delete:
         raise typer.Exit(1)
+
+
+app.add_typer(jobs.app, name="jobs")
+for command in (jobs.submit, jobs.schema):
+    app.command()(command)
+app.command(hidden=True)(jobs.drive)

@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 REDRAW_S = 0.2
 LOG_EVERY_S = 20.0
@@ -72,6 +72,9 @@ class ConsoleProgress:
             self._stream.write("\r\x1b[K")
         self._line(message)
 
+    def tell(self, **facts: Any) -> None:
+        """Facts are for programs."""
+
     def finish(self) -> None:
         """End the current stage."""
         if not self._name or self._quiet:
@@ -94,11 +97,11 @@ class ConsoleProgress:
                 parts.append(self._detail)
             if 0 < self._done < self._total:
                 left = (self._total - self._done) * elapsed / self._done
-                parts.append(f"{_clock(left)} left")
+                parts.append(f"{clock(left)} left")
         elif self._done:
             parts.append(f"{self._done} {self._unit}")
         if elapsed >= 1:
-            parts.append(_clock(elapsed))
+            parts.append(clock(elapsed))
         return "  ".join(parts)
 
     def _draw(self) -> None:
@@ -114,7 +117,8 @@ class ConsoleProgress:
         self._stream.flush()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, or hours too: `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

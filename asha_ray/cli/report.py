@@ -115,7 +115,7 @@ def bench_text(result: "BenchResult") -> str:
         )
     said = [
         f"{result.kind}, {result.cores} cores: {result.numerics}; {result.encoder}",
-        *_table(lines, num_words=2),
+        *table(lines, num_words=2),
         "frames per second, medians; by cost: what decoding and encoding cost in CPU time, of what",
         f"the whole pipeline costs; at most {result.peak_bytes / 1e9:.2f} GB of memory in all",
     ]
@@ -135,7 +135,7 @@ def clean_text(result: "CleanResult") -> str:
     for kind, count in result.counts.items():
         needed = (str(count.needed), _humane(count.needed_bytes))
         lines.append((kind, *needed, str(count.unneeded), _humane(count.unneeded_bytes)))
-    said = _table(lines, num_words=1)
+    said = table(lines, num_words=1)
     for state in ("running", "finished", "unfinished", "unknown"):
         of_state = [
             f"  {render.render_id[:12]}  {'kept' if render.kept else 'goes'}  "
@@ -168,7 +168,7 @@ def _first(lines: list[str], what: str) -> list[str]:
     return lines if more <= 0 else [*lines[:MAX_SHOWN], f"  and {more} more {what}; see --json"]
 
 
-def _table(lines: list[tuple[str, ...]], num_words: int) -> list[str]:
+def table(lines: list[tuple[str, ...]], num_words: int) -> list[str]:
     """Lines of cells in columns; the first columns are words, all others numbers."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [

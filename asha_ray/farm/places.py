@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from asha_ray.errors import StorageError
 from asha_ray.scratch import scratch_folder
+from asha_ray.spec import RenderSpec, TrainSpec
 from asha_ray.storage import join, parent, storage_of
 from asha_ray.storage.base import is_s3, redacted
 
@@ -32,6 +34,26 @@ def kept_work_root(work: str | None, beside: str | None = None) -> str | None:
 def absolute(uri: str) -> str:
     """A local path made absolute, since workers run elsewhere; other uris as they are."""
     return uri if "://" in uri else str(Path(uri).absolute())
+
+
+Spec = TypeVar("Spec", RenderSpec, TrainSpec, RenderSpec | TrainSpec)
+
+
+def absolute_paths(spec: Spec) -> Spec:
+    """A spec whose local paths mean the same wherever it is worked on."""
+    if isinstance(spec, TrainSpec):
+        return spec.model_copy(
+            update={name: absolute(getattr(spec, name)) for name in ("images", "output")}
+        )
+    places = {name: absolute(getattr(spec, name)) for name in ("audio", "model", "output")}
+    motion, features, run = spec.motion, spec.features, spec.run
+    if motion.keyframes:
+        motion = motion.model_copy(update={"keyframes": absolute(motion.keyframes)})
+    if features.model_dir:
+        features = features.model_copy(update={"model_dir": absolute(features.model_dir)})
+    if run.work:
+        run = run.model_copy(update={"work": absolute(run.work)})
+    return spec.model_copy(update={**places, "motion": motion, "features": features, "run": run})
 
 
 def put(uri: str, write: Callable[[Path], None]) -> None:

@@ -78,6 +78,9 @@ class Storage(Protocol):
     def list(self, uri: str) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri; nothing where there is no such folder."""
 
+    def folders(self, uri: str) -> Iterator[str]:
+        """The names of the folders right below a folder, sorted; nothing where there is none."""
+
     def upload(self, path: Path, uri: str) -> None:
         """Put a finished local file at `uri`, whole."""
 

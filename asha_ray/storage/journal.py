@@ -1,8 +1,9 @@
-"""What a driver tells of its render while it works: events to read later, and a heartbeat.
+"""What a driver tells of a render or a job while it works: events, a log, and a heartbeat.
 
-`renders/<render_id>/events/<driver>-<seq>.jsonl` hold what happened, a line each, in small files
-since a bucket cannot append; `heartbeat.json` tells how far the render is and that its driver
-lives. Nothing depends on them but people: a driver that cannot write them works on.
+In the folder of what is worked on, `events/<driver>-<seq>.jsonl` hold what happened, a line each,
+and `logs/<driver>-<seq>.log` what was said to people, in small files since a bucket cannot append;
+`heartbeat.json` tells how far it is and that its driver lives. Nothing depends on them but people:
+a driver that cannot write them works on.
 """
 
 import json
@@ -11,14 +12,14 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from asha_ray.errors import NotFoundError, StorageError
 from asha_ray.storage.base import basename, join, storage_of
-from asha_ray.storage.work import WorkRoot
 
 EVENTS_EVERY_S = 5.0
 HEARTBEAT_EVERY_S = 10.0
@@ -32,21 +33,27 @@ VERSION = 1
 
 
 class Journal:
-    """The events and the heartbeat of one driver's work on a render. Used as a context.
+    """The events, the log and the heartbeat of one driver's work. Used as a context.
 
     Args:
-        work: a work root.
-        render_id: the render.
+        folder: of what is worked on; see `WorkRoot.render_uri`.
+        subject: what it is, `render` or `job`.
+        look: called in this journal's thread every few seconds.
         facts: of the heartbeat, that do not change.
     """
 
-    def __init__(self, work: str, render_id: str, **facts: Any) -> None:
+    def __init__(
+        self,
+        folder: str,
+        subject: str = "render",
+        look: Callable[[], None] = lambda: None,
+        **facts: Any,
+    ) -> None:
         self.driver = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(3)}"
-        self._folder = WorkRoot(work).render_uri(render_id)
-        self._storage = storage_of(work)
+        self._folder, self._subject, self._look = folder, subject, look
+        self._storage = storage_of(folder)
         self._facts = {
             "version": VERSION,
-            "render_id": render_id,
             "driver": self.driver,
             "host": platform.node(),
             "pid": os.getpid(),
@@ -55,9 +62,8 @@ class Journal:
         }
         self._status: dict[str, Any] = {"state": "running"}
         self._lock = threading.Lock()
-        self._waiting: list[str] = []
-        self._num_dropped = 0
-        self._num_files = 0
+        self._events = _Lines("events", "jsonl")
+        self._log = _Lines("logs", "log")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="asha-journal", daemon=True)
 
@@ -65,10 +71,13 @@ class Journal:
         """Something happened; returns at once."""
         line = json.dumps({"time": now(), "event": event, **fields}, default=str)
         with self._lock:
-            self._waiting.append(line)
-            if len(self._waiting) > MAX_WAITING:
-                self._num_dropped += 1
-                del self._waiting[0]
+            self._events.add(line)
+
+    def say(self, text: str) -> None:
+        """Something for people to read; returns at once."""
+        with self._lock:
+            for line in text.splitlines():
+                self._log.add(f"{now()}  {line}")
 
     def status(self, **fields: Any) -> None:
         """How far it is, for the next heartbeat."""
@@ -88,7 +97,7 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Begin to beat."""
-        self.tell("render-started", driver=self.driver, host=self._facts["host"])
+        self.tell(f"{self._subject}-started", driver=self.driver, host=self._facts["host"])
         self.beat()
         self._thread.start()
         return self
@@ -97,7 +106,9 @@ class Journal:
         """Write what is left, and how it ended."""
         state = "done" if kind is None else "failed" if issubclass(kind, Exception) else "stopped"
         self.status(state=state, **({"error": str(error)} if state == "failed" else {}))
-        self.tell(f"render-{state}", **({"error": str(error)} if state == "failed" else {}))
+        self.tell(
+            f"{self._subject}-{state}", **({"error": str(error)} if state == "failed" else {})
+        )
         self._ended.set()
         self._thread.join(LAST_WORDS_S)
 
@@ -106,50 +117,88 @@ class Journal:
         ended = False
         while not ended:
             ended = self._ended.wait(EVENTS_EVERY_S)
-            with suppress(StorageError):  # the render itself finds out whether it can be stored
-                self._write_events()
+            with suppress(StorageError):  # the work itself finds out whether it can be stored
+                self._look()
+                self._write(self._events)
+                self._write(self._log)
                 if ended or time.monotonic() - last_beat > HEARTBEAT_EVERY_S - EVENTS_EVERY_S / 2:
                     self.beat()
                     last_beat = time.monotonic()
 
-    def _write_events(self) -> None:
+    def _write(self, lines: "_Lines") -> None:
         with self._lock:
-            lines, self._waiting = self._waiting, []
-            dropped, self._num_dropped = self._num_dropped, 0
-        if not lines:
+            taken = lines.take()
+        if not taken:
             return
-        if dropped:
-            lost = {"time": now(), "event": "events-dropped", "count": dropped}
-            lines.insert(0, json.dumps(lost))
-        name = f"{self.driver}-{self._num_files:06d}.jsonl"
+        name = f"{self.driver}-{lines.num_files:06d}.{lines.suffix}"
         try:
-            content = ("\n".join(lines) + "\n").encode()
-            self._storage.write(join(self._folder, "events", name), content)
+            content = ("\n".join(taken) + "\n").encode()
+            self._storage.write(join(self._folder, lines.folder, name), content)
         except StorageError:
             with self._lock:
-                self._waiting = lines + self._waiting
+                lines.waiting = taken + lines.waiting
             raise
-        self._num_files += 1
+        lines.num_files += 1
 
 
-def read_events(work: str, render_id: str) -> Iterator[Mapping[str, Any]]:
-    """A render's events as they are stored, a driver's in order; what is torn is left out."""
-    folder = join(WorkRoot(work).render_uri(render_id), "events")
-    storage = storage_of(work)
-    for entry in storage.list(folder):
-        if not basename(entry.uri).endswith(".jsonl"):
-            continue
-        for line in storage.read(entry.uri).splitlines():
-            event = _json(line)
-            if event is not None and "event" in event:
-                yield event
+@dataclass
+class _Lines:
+    """Lines that wait to be written into the next of many small files."""
+
+    folder: str
+    suffix: str
+    waiting: list[str] = field(default_factory=list)
+    num_dropped: int = 0
+    num_files: int = 0
+
+    def add(self, line: str) -> None:
+        self.waiting.append(line)
+        if len(self.waiting) > MAX_WAITING:
+            self.num_dropped += 1
+            del self.waiting[0]
+
+    def take(self) -> list[str]:
+        """All that waits, which waits no more."""
+        taken, self.waiting = self.waiting, []
+        if taken and self.num_dropped:
+            lost = {"time": now(), "event": f"{self.folder}-dropped", "count": self.num_dropped}
+            taken.insert(0, json.dumps(lost))
+        self.num_dropped = 0
+        return taken
 
 
-def read_heartbeat(work: str, render_id: str) -> Mapping[str, Any] | None:
-    """What a render's last driver said last; None where there was none."""
+def read_events(folder: str) -> Iterator[Mapping[str, Any]]:
+    """The events in a folder as they are stored, a driver's in order; what is torn is left out."""
+    for _, line in _lines_in(folder, "events", ".jsonl"):
+        event = _json(line)
+        if event is not None and "event" in event:
+            yield event
+
+
+def read_log(folder: str, after: str = "") -> Iterator[tuple[str, str]]:
+    """What was said to people, in order, a line each, with the name of the file it is in.
+
+    Args:
+        folder: of what is worked on.
+        after: a file's name; only later ones are read.
+    """
+    for name, line in _lines_in(folder, "logs", ".log", after):
+        yield name, line.decode(errors="replace")
+
+
+def _lines_in(folder: str, name: str, suffix: str, after: str = "") -> Iterator[tuple[str, bytes]]:
+    storage = storage_of(folder)
+    for entry in storage.list(join(folder, name)):
+        file = basename(entry.uri)
+        if file.endswith(suffix) and file > after:
+            for line in storage.read(entry.uri).splitlines():
+                yield file, line
+
+
+def read_heartbeat(folder: str) -> Mapping[str, Any] | None:
+    """What a folder's last driver said last; None where there was none."""
     try:
-        uri = join(WorkRoot(work).render_uri(render_id), "heartbeat.json")
-        return _json(storage_of(work).read(uri))
+        return _json(storage_of(folder).read(join(folder, "heartbeat.json")))
     except NotFoundError:
         return None
 

@@ -58,6 +58,13 @@ class LocalStorage:
         with _explained("listing", uri):
             yield from _files_below(Path(uri))
 
+    def folders(self, uri: str) -> Iterator[str]:
+        """The names of the folders right below a folder, sorted."""
+        with _explained("listing", uri), suppress(FileNotFoundError, NotADirectoryError):
+            with os.scandir(uri) as scanned:
+                names = [item.name for item in scanned if item.is_dir(follow_symlinks=False)]
+            yield from sorted(name for name in names if not is_scratch(Path(name)))
+
     def upload(self, path: Path, uri: str) -> None:
         """Put a finished local file at `uri`, whole."""
         require_file(path)

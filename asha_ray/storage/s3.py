@@ -98,25 +98,21 @@ class S3Storage:
 
     def list(self, uri: str) -> Iterator[Entry]:
         """Every object below a prefix, sorted by uri."""
-        bucket, key = _split(uri, key_needed=False)
-        prefix = f"{key.rstrip('/')}/" if key else ""
-        token: dict[str, str] = {}
-        while True:
-            page = _tried(
-                "listing",
-                uri,
-                lambda s3, token=token: s3.list_objects_v2(  # type: ignore[misc]
-                    Bucket=bucket, Prefix=prefix, **token
-                ),
-            )
+        bucket, _ = _split(uri, key_needed=False)
+        for page in _pages(uri):
             for item in page.get("Contents", []):
                 if not is_below(item["Key"]):
                     continue  # a console's mark of an empty folder, or what no disk could hold
                 changed_s = item["LastModified"].timestamp()
                 yield Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]), changed_s)
-            if not page.get("IsTruncated"):
-                return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def folders(self, uri: str) -> Iterator[str]:
+        """The parts of keys that follow a prefix and have a slash after them, sorted."""
+        for page in _pages(uri, Delimiter="/"):
+            for item in page.get("CommonPrefixes", []):
+                name = item["Prefix"].rstrip("/").rpartition("/")[2]
+                if is_below(name):
+                    yield name
 
     def upload(self, path: Path, uri: str) -> None:
         """Put a finished local file at `uri`, whole."""
@@ -220,6 +216,25 @@ class S3Storage:
                 s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=left.upload_id)
 
         _tried("deleting", left.uri, abort)
+
+
+def _pages(uri: str, **options: Any) -> Iterator[Any]:
+    """S3's answers on what lies below a prefix, a thousand keys at a time."""
+    bucket, key = _split(uri, key_needed=False)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    token: dict[str, str] = {}
+    while True:
+        page = _tried(
+            "listing",
+            uri,
+            lambda s3, token=token: s3.list_objects_v2(  # type: ignore[misc]
+                Bucket=bucket, Prefix=prefix, **options, **token
+            ),
+        )
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def _tried(

@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "spec": {"errors", "values"},
     **dict.fromkeys(PURE, BASE),
     "showcase": set(),
-    "farm": BASE | PURE | {"showcase"},
-    "api": BASE | PURE | {"farm"},
+    "farm": BASE | PURE | {"showcase", "config", "__init__"},
+    "config": {"errors", "spec"},
+    "api": BASE | PURE | {"farm", "config"},
     "__init__": {"api", "errors", "spec"},
     "cli": {"__init__", "api", "farm"} | BASE | PURE,
     "__main__": {"cli"},
@@ -45,6 +46,7 @@ ONE_DOOR = {
     "soundfile": {"audio", "farm"},
     "matplotlib": {"audio"},
     "imageio_ffmpeg": {"ffmpeg"},
+    "requests": {"farm"},
 }
 """Third-party package -> the rooms that may import it."""
 

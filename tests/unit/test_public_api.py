@@ -20,24 +20,33 @@ from asha_ray import errors, spec
 from asha_ray.cli.main import app
 
 NAMES = """
-AshaError RenderSpec TrainSpec __version__ analyze bench clean demo doctor fetch_stems_model inspect
-load_model path render sample setup_spleeter_tf stems train
+AshaError RenderSpec TrainSpec __version__ analyze bench cancel_job clean demo doctor
+fetch_stems_model follow_job inspect job_log job_status list_jobs load_model path render retry_job
+sample schema setup_spleeter_tf stems submit train
 """
 
 SIGNATURES = {
     "analyze": "audio *out *plot *progress **options",
     "bench": "model *sizes *vs *tune *quick *progress",
+    "cancel_job": "name **target",
     "clean": "work *delete *keep_days *progress",
     "demo": "out progress",
     "doctor": "",
     "fetch_stems_model": "name *progress",
+    "follow_job": "name **target",
     "inspect": "video *decode",
+    "job_log": "name **target",
+    "job_status": "name **target",
+    "list_jobs": "*limit **target",
     "load_model": "uri",
     "path": "features *model *out **options",
     "render": "audio *model *out *config *progress **options",
+    "retry_job": "name *max_cost *progress **target",
     "sample": "*model *out *source *count *seed *progress",
+    "schema": "kind",
     "setup_spleeter_tf": "*progress",
     "stems": "audio *out *progress **options",
+    "submit": "spec *fields *max_cost *progress **target",
     "train": "images *out *progress **options",
 }
 """Parameters in order; one star before those that are given by name only."""
@@ -51,6 +60,7 @@ COMMANDS = {
     "bench": ("", "--json --model --quick --size --tune --vs"),
     "clean": ("work", "--delete --json --keep-days"),
     "demo": ("", "--json --out"),
+    "drive": ("job", "--work"),
     "doctor": ("", "--json"),
     "inspect": ("video", "--decode --json --no-decode"),
     "path": (
@@ -64,11 +74,25 @@ COMMANDS = {
         "--min-factor --model --model-dir --motion --normalise --out --preset --reuse --same-kind "
         "--seed --size --start --stem --stems --stems-model --work --workers",
     ),
+    "jobs cancel": ("job", "--json --token-file --work"),
+    "jobs list": ("", "--json --limit --work"),
+    "jobs logs": ("job", "--follow --token-file --work"),
+    "jobs retry": (
+        "job",
+        "--address --follow --image --json --max-cost --ship --token-file --work",
+    ),
+    "jobs status": ("job", "--json --token-file --work"),
     "sample": ("", "--count --from --json --model --out --seed"),
+    "schema": ("kind", ""),
     "stems": (
         "audio",
         "--device --executor --fetch --json --model-dir --out --separator --setup-tf "
         "--stems-model --work",
+    ),
+    "submit": (
+        "spec",
+        "--address --follow --image --json --max-cost --own-disks --set --shared-disk --ship "
+        "--token-file --work",
     ),
     "train": (
         "images",
@@ -93,6 +117,7 @@ FIELDS = {
     "AnalyzeSettings": "fps features executor work",
     "PathSettings": "motion stem seed",
     "StemsSettings": "separator stems_model model_dir device executor work",
+    "Prices": "currency gpu_hour cpu_hour",
 }
 
 OPTIONS = {
@@ -160,7 +185,9 @@ def test_public_functions_keep_their_parameters(name):
 
 
 def test_commands_and_options_keep_their_names():
-    commands = typer.main.get_command(app).commands
+    commands = dict(typer.main.get_command(app).commands)
+    jobs = commands.pop("jobs").commands
+    commands |= {f"jobs {name}": command for name, command in jobs.items()}
     found = {
         name: (
             " ".join(p.name for p in command.params if p.param_type_name == "argument"),

@@ -118,12 +118,13 @@ class ChunkWork:
 
     def _report(self, num_frames: int) -> None:
         self._num_frames_done += num_frames
-        self._journal.status(
-            stage="rendering",
-            frames_done=self._num_frames_done,
-            chunks_done=len(self._segments),
-            reused_chunks=self.num_reused,
-        )
+        done = {
+            "frames_done": self._num_frames_done,
+            "chunks_done": len(self._segments),
+            "reused_chunks": self.num_reused,
+        }
+        self._journal.status(stage="rendering", **done)
+        self._progress.tell(**done)
 
     def _tell_lonely(self) -> None:
         self._progress.note("no worker is ready: waiting for the cluster to have room for one")

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from asha_ray.errors import SegmentError, SpecError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analysis_job
 from asha_ray.farm.models import load_files
-from asha_ray.farm.places import absolute
+from asha_ray.farm.places import absolute_paths
 from asha_ray.farm.rendering.assemble import AssemblyJob
 from asha_ray.farm.rendering.chunks import ChunkWork
 from asha_ray.farm.rendering.executor import Executor, executor_for
@@ -77,7 +78,7 @@ def render(spec: RenderSpec, progress: Progress | None = None) -> RenderResult:
     """
     progress = progress or NullProgress()
     started = time.monotonic()
-    spec = _with_absolute_paths(spec)
+    spec = absolute_paths(spec)
     storage_of(spec.output).check_writable(spec.output)
     job = analysis_job(spec.audio, spec.video.fps, spec.features)
     executor = executor_for(spec.run.executor, spec.run.workers)
@@ -104,9 +105,16 @@ def _render_on(
     plan = make_plan(spec, analysis, files, worker_job.numerics, worker_job.encoder)
     reach("listened")
     manifest = plan.manifest
-    facts = {"output": spec.output, "frames": manifest.num_frames, "chunks": len(manifest.chunks)}
-    with Journal(work, manifest.render_id, **facts) as journal:
-        WorkRoot(work).write_manifest(manifest)
+    facts: dict[str, Any] = {
+        "render_id": manifest.render_id,
+        "output": spec.output,
+        "frames": manifest.num_frames,
+        "chunks": len(manifest.chunks),
+    }
+    progress.tell(**facts)
+    root = WorkRoot(work)
+    with Journal(root.render_uri(manifest.render_id), **facts) as journal:
+        root.write_manifest(manifest)
         reach("planned")
         chunks = ChunkWork(executor, worker_job, plan, progress, journal)
         if not spec.run.fresh:
@@ -200,18 +208,6 @@ def _swept(spec: RenderSpec) -> Iterator[None]:
     put_away()
     yield
     put_away()
-
-
-def _with_absolute_paths(spec: RenderSpec) -> RenderSpec:
-    places = {name: absolute(getattr(spec, name)) for name in ("audio", "model", "output")}
-    motion, features, run = spec.motion, spec.features, spec.run
-    if motion.keyframes:
-        motion = motion.model_copy(update={"keyframes": absolute(motion.keyframes)})
-    if features.model_dir:
-        features = features.model_copy(update={"model_dir": absolute(features.model_dir)})
-    if run.work:
-        run = run.model_copy(update={"work": absolute(run.work)})
-    return spec.model_copy(update={**places, "motion": motion, "features": features, "run": run})
 
 
 def _tell_oddities(analysis: Analysis, stem: str, progress: Progress) -> None:

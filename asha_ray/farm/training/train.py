@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from asha_ray.errors import AshaError, FarmError, ModelError, ResourceError, SpecError
 from asha_ray.farm.on_ray.runtime import num_devices, own_error, ray_cluster, require_cpu
-from asha_ray.farm.places import absolute
+from asha_ray.farm.places import absolute_paths
 from asha_ray.farm.rendering.plan import cpu_threads
 from asha_ray.farm.training.dataset import (
     ImageShards,
@@ -77,9 +77,7 @@ def train(
         AshaError: one of its kinds, before work starts where that can be known.
     """
     progress = progress or NullProgress()
-    spec = spec.model_copy(
-        update={"images": absolute(spec.images), "output": absolute(spec.output)}
-    )
+    spec = absolute_paths(spec)
     architecture = architecture_of(
         spec.preset, parse_size(spec.size), spec.latent, spec.encoder_filters, spec.decoder_filters
     )

@@ -8,6 +8,7 @@ import pytest
 
 from asha_ray.cli import main
 from asha_ray.cli import progress as module
+from asha_ray.cli.answer import answer
 from asha_ray.cli.progress import ConsoleProgress
 from asha_ray.errors import SpecError
 
@@ -145,7 +146,7 @@ def test_it_draws_on_stderr_and_leaves_stdout_alone(capsys):
     [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.7, "1:00:00"), (36_000, "10:00:00")],
 )
 def test_clocks(seconds, text):
-    assert module._clock(seconds) == text
+    assert module.clock(seconds) == text
 
 
 HOSTILE = "song\x1b]0;owned\x07\x1b[2J\r\x9b1m\u202e3pm.wav"
@@ -170,14 +171,14 @@ def test_names_cannot_steer_the_terminal(clock, make):
 
 def test_errors_and_answers_cannot_steer_the_terminal_either(capsys):
     assert main._explain(SpecError(f"reading {HOSTILE}: no")) == 2
-    main._answer({}, f"{HOSTILE} \udcff 日本.mp4", as_json=False)
+    answer({}, f"{HOSTILE} \udcff 日本.mp4", as_json=False)
     captured = capsys.readouterr()
     assert captured.err == f"asha-ray: reading {HARMLESS}: no\n"
     assert captured.out == f"{HARMLESS} \\udcff 日本.mp4\n"
 
 
 def test_json_holds_the_very_name_and_no_controls(capsys):
-    main._answer({"output": HOSTILE + "\x7f\udcff 日本"}, "", as_json=True)
+    answer({"output": HOSTILE + "\x7f\udcff 日本"}, "", as_json=True)
     text = capsys.readouterr().out
     assert text.rstrip("\n").isprintable()
     assert "日本" in text

@@ -68,6 +68,16 @@ def test_a_list_is_sorted_and_only_of_what_lies_below(place):
     assert _names(place, "nothing") == []
 
 
+def test_folders_are_listed_without_what_lies_in_them(place):
+    """Jobs are found by their folders: a list of all their events would take minutes."""
+    for key in ("jobs/2/a/b", "jobs/2/c", "jobs/1/x", "jobs/10/x", "jobs/3", "jobsite/4/x"):
+        place.storage.write(join(place.root, key), b"1")
+    assert list(place.storage.folders(join(place.root, "jobs"))) == ["1", "10", "2"]
+    assert list(place.storage.folders(join(place.root, "jobs") + "/")) == ["1", "10", "2"]
+    assert list(place.storage.folders(join(place.root, "nothing"))) == []
+    assert list(place.storage.folders(join(place.root, "jobs", "3"))) == []
+
+
 def test_a_list_tells_when_files_were_written(place):
     """By it, `clean` tells what somebody may be working on from what was left."""
     place.storage.write(join(place.root, "a"), b"1")

@@ -1,0 +1,195 @@
+"""The driver of a job, on a cluster: does what its record says, and tells storage how it goes."""
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from asha_ray.errors import AshaError
+from asha_ray.farm.jobs.meter import Meter
+from asha_ray.progress import Progress
+from asha_ray.spec import JobSpec, RenderSpec, build_job
+from asha_ray.storage.jobs import Job, Jobs
+from asha_ray.storage.journal import Journal, read_heartbeat
+
+RATE_WINDOW_S = 60.0
+RATE_STEP_S = 1.0
+LOG_EVERY_S = 20.0
+"""How often the log says how far a stage is."""
+
+
+def drive(job_id: str, work: str, progress: Progress) -> dict[str, Any]:
+    """Do a job, as whoever submitted it wished.
+
+    Args:
+        job_id: its name.
+        work: the work root that holds its record.
+        progress: hears, beside storage, how far it is.
+
+    Returns:
+        What it made.
+
+    Raises:
+        AshaError: one of its kinds.
+        KeyboardInterrupt: if it was stopped; the heartbeat says by what.
+    """
+    jobs = Jobs(work)
+    job = jobs.read(job_id)
+    folder = jobs.folder(job_id)
+    meter = Meter(job.prices, read_heartbeat(folder))
+    watcher = _Watcher(jobs, job, meter)
+    facts = {"job_id": job_id, "kind": job.kind, "attempt": job.attempt, "output": job.output}
+    with Journal(folder, "job", watcher.look, **facts) as journal:
+        watcher.journal = journal
+        try:
+            result = _work(
+                build_job(job.spec, f"job {job_id}"), JobProgress(journal, meter, progress)
+            )
+        except KeyboardInterrupt:
+            reason = watcher.why()
+            journal.status(reason=reason)
+            journal.say(f"stopped: {reason}; `asha-ray jobs retry {job_id}` goes on")
+            raise
+        except AshaError as error:
+            journal.say(f"failed: {error}")
+            raise
+        except Exception as error:
+            journal.say(f"failed: unexpected {error!r}; the driver's own log shows where")
+            raise
+        finally:
+            watcher.account()
+        journal.status(result=result)
+        journal.say(f"done: {job.output}")
+    return result
+
+
+def _work(spec: JobSpec, progress: Progress) -> dict[str, Any]:
+    if isinstance(spec, RenderSpec):
+        from asha_ray.farm.rendering.render import render
+
+        return asdict(render(spec, progress))
+    from asha_ray.farm.training.train import train
+
+    return asdict(train(spec, progress))
+
+
+class _Watcher:
+    """Looks, every few seconds, whether the job shall end, and what it has cost."""
+
+    journal: Journal
+
+    def __init__(self, jobs: Jobs, job: Job, meter: Meter) -> None:
+        self._jobs, self._job, self._meter = jobs, job, meter
+        self._reason = ""
+
+    def look(self) -> None:
+        """End the job where somebody wishes it, or it costs too much."""
+        self.account()
+        if self._reason:
+            return
+        self._reason = self._wish() or self._overspent()
+        if self._reason:
+            # As Ctrl-C would: what is in hand is put away, and what is finished is kept.
+            main = threading.main_thread().ident
+            assert main is not None  # noqa: S101 (it runs)
+            signal.pthread_kill(main, signal.SIGINT)
+
+    def account(self) -> None:
+        """Tell what was used so far."""
+        self._meter.count()
+        used = {"gpu_s": round(self._meter.gpu_s, 3), "cpu_s": round(self._meter.cpu_s, 3)}
+        cost = self._meter.cost
+        self.journal.status(**used, **({} if cost is None else {"cost": round(cost, 6)}))
+
+    def why(self) -> str:
+        """Why the job was stopped."""
+        return self._reason or self._wish() or "it was told to end (a signal)"
+
+    def _wish(self) -> str:
+        control = self._jobs.control(self._job)
+        return f"cancelled by {control.by}" if control else ""
+
+    def _overspent(self) -> str:
+        cost, limit, prices = self._meter.cost, self._job.max_cost, self._job.prices
+        if cost is None or prices is None or limit is None or cost <= limit:
+            return ""
+        return (
+            f"its price so far, {cost:.2f} {prices.currency}, has passed --max-cost {limit:g}; "
+            "retry it with a greater one"
+        )
+
+
+class JobProgress:
+    """A progress that goes into a job's heartbeat and log, and on to another.
+
+    Args:
+        journal: of the job.
+        meter: hears of workers.
+        inner: hears all the same.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        meter: Meter,
+        inner: Progress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal, self._meter, self._inner, self._clock = journal, meter, inner, clock
+        self._name, self._unit = "", ""
+        self._total: int | None = None
+        self._done = 0
+        self._past: deque[tuple[float, int]] = deque()
+        self._said_at = 0.0
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
+        """A stage begins."""
+        self._name, self._total, self._unit, self._done = name, total, unit, 0
+        self._said_at = self._clock()
+        self._past = deque([(self._said_at, 0)])
+        self._journal.status(stage=name, done=0, total=total, unit=unit, rate=None, left_s=None)
+        self._journal.say(" ".join([name, *([f"{total} {unit}"] if total else [])]))
+        self._inner.stage(name, total, unit)
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        """So many more units are done."""
+        self._done += count
+        now = self._clock()
+        if now - self._past[-1][0] >= RATE_STEP_S:
+            self._past.append((now, self._done))
+            while len(self._past) > 2 and now - self._past[0][0] > RATE_WINDOW_S:
+                self._past.popleft()
+        rate = self._rate(now)
+        left_s = (self._total - self._done) / rate if self._total and rate else None
+        self._journal.status(done=self._done, rate=rate, left_s=left_s)
+        if now - self._said_at >= LOG_EVERY_S:
+            self._said_at = now
+            total = f"/{self._total}" if self._total else ""
+            speed = f"  {rate:.1f} {self._unit}/s" if rate else ""
+            self._journal.say(f"{self._name}  {self._done}{total} {self._unit}{speed}")
+        self._inner.advance(count, detail)
+
+    def note(self, message: str) -> None:
+        """Something for people."""
+        self._journal.say(message)
+        self._inner.note(message)
+
+    def tell(self, **facts: Any) -> None:
+        """Something for programs."""
+        self._meter.hear(facts)
+        self._journal.status(**facts)
+        self._inner.tell(**facts)
+
+    def _rate(self, now: float) -> float | None:
+        """Units per second, of late."""
+        then, done = self._past[0]
+        return (self._done - done) / (now - then) if now > then and self._done > done else None
+
+
+def used_by(heartbeat: Mapping[str, Any]) -> tuple[float, float]:
+    """GPU and CPU hours that a job's workers have held."""
+    return float(heartbeat.get("gpu_s", 0)) / 3600, float(heartbeat.get("cpu_s", 0)) / 3600
