@@ -22,7 +22,7 @@ from asha_ray.errors import NotFoundError, StorageError
 from asha_ray.storage.base import basename, join, storage_of
 
 EVENTS_EVERY_S = 5.0
-HEARTBEAT_EVERY_S = 10.0
+HEARTBEAT_EVERY_S = 5.0
 DEAD_AFTER_S = 60.0
 """A driver that was not heard of for so long is dead, or as good as dead."""
 LAST_WORDS_S = 15.0

@@ -1,7 +1,5 @@
 """The driver of a job, on a cluster: does what its record says, and tells storage how it goes."""
 
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -9,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from asha_ray.errors import AshaError
+from asha_ray.farm.jobs.ending import Ending
 from asha_ray.farm.jobs.meter import Meter
 from asha_ray.progress import Progress
 from asha_ray.spec import JobSpec, RenderSpec, build_job
@@ -40,9 +39,10 @@ def drive(job_id: str, work: str, progress: Progress) -> dict[str, Any]:
     job = jobs.read(job_id)
     folder = jobs.folder(job_id)
     meter = Meter(job.prices, read_heartbeat(folder))
-    watcher = _Watcher(jobs, job, meter)
+    ending = Ending()
+    watcher = _Watcher(jobs, job, meter, ending)
     facts = {"job_id": job_id, "kind": job.kind, "attempt": job.attempt, "output": job.output}
-    with Journal(folder, "job", watcher.look, **facts) as journal:
+    with ending.heard(), Journal(folder, "job", watcher.look, **facts) as journal:
         watcher.journal = journal
         try:
             result = _work(
@@ -81,8 +81,8 @@ class _Watcher:
 
     journal: Journal
 
-    def __init__(self, jobs: Jobs, job: Job, meter: Meter) -> None:
-        self._jobs, self._job, self._meter = jobs, job, meter
+    def __init__(self, jobs: Jobs, job: Job, meter: Meter, ending: Ending) -> None:
+        self._jobs, self._job, self._meter, self._ending = jobs, job, meter, ending
         self._reason = ""
 
     def look(self) -> None:
@@ -93,9 +93,7 @@ class _Watcher:
         self._reason = self._wish() or self._overspent()
         if self._reason:
             # As Ctrl-C would: what is in hand is put away, and what is finished is kept.
-            main = threading.main_thread().ident
-            assert main is not None  # noqa: S101 (it runs)
-            signal.pthread_kill(main, signal.SIGINT)
+            self._ending.wish()
 
     def account(self) -> None:
         """Tell what was used so far."""

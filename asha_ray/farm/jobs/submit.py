@@ -24,7 +24,7 @@ from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import JobSpec, RenderSpec, build_job
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.jobs import Job, Jobs, new_job_id
-from asha_ray.storage.journal import is_alive, read_heartbeat
+from asha_ray.storage.journal import age_s, is_alive, read_heartbeat
 
 STOP_WAIT_S = 30
 """What Ray gives a driver that is stopped: it puts away what its workers have begun."""
@@ -104,8 +104,11 @@ def retry(
     jobs = Jobs(target.require_work())
     job = jobs.find(name)
     heartbeat = read_heartbeat(jobs.folder(job.job_id))
-    if is_alive(heartbeat):
-        raise JobError(f"repeating job {job.job_id}: it is at work; cancel it first")
+    if heartbeat is not None and is_alive(heartbeat):
+        raise JobError(
+            f"repeating job {job.job_id}: its driver was heard of {age_s(heartbeat):.0f} s ago, so "
+            "it is at work; cancel it first, or wait a minute where its cluster is gone"
+        )
     if heartbeat is not None and heartbeat.get("state") == "done":
         raise JobError(
             f"repeating job {job.job_id}: it is done, see {job.output}; submit its spec for another"

@@ -1,5 +1,6 @@
 """A Ray cluster from outside: its Jobs API, and what its nodes have, in our words."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ import ray  # isort: skip
 from ray.dashboard.modules.dashboard_sdk import SubmissionClient  # isort: skip
 from ray.exceptions import AuthenticationError  # isort: skip
 from ray.job_submission import JobSubmissionClient  # isort: skip
+
+for _name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+    logging.getLogger(_name).setLevel(logging.WARNING)  # else it tells of each package it sends
 
 MIN_RAY, MIN_PYTHON = Version("2.60"), Version("3.11")
 RAY_HERE: str = ray.__version__
