@@ -49,7 +49,7 @@ class Journal:
         look: Callable[[], None] = lambda: None,
         **facts: Any,
     ) -> None:
-        self.driver = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(3)}"
+        self.driver = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}{secrets.token_hex(2)}"
         self._folder, self._subject, self._look = folder, subject, look
         self._storage = storage_of(folder)
         self._facts = {

@@ -1,0 +1,321 @@
+"""What goes to a cluster, what does not, and what is refused before anything goes."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import asha_ray
+from asha_ray.config import Target
+from asha_ray.errors import (
+    AshaError,
+    ClusterError,
+    JobError,
+    ModelError,
+    NotFoundError,
+    ResourceError,
+    SpecError,
+    UnwritableError,
+)
+from asha_ray.farm.jobs.cancel import cancel
+from asha_ray.farm.jobs.submit import retry, submit
+from asha_ray.farm.on_ray.cluster import RayJob
+from asha_ray.progress import NullProgress
+from asha_ray.spec import RenderSpec, TrainSpec
+from asha_ray.storage.jobs import Jobs
+from asha_ray.storage.journal import now
+from asha_ray.vae.architecture import architecture_of, build
+from asha_ray.vae.model_dir import write_model
+from tests import media
+from tests.unit.farm.jobs.conftest import FakeCluster, a_job
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    vae = build(architecture_of("seed", (16, 16), 3, (4, 8), (8, 4)), 1)
+    write_model(folder, vae, np.zeros((2, 3), np.float32), {"epochs": 0})
+    return folder
+
+
+@pytest.fixture
+def spec(tmp_path: Path, model: Path) -> RenderSpec:
+    sound = media.write_sound(tmp_path / "a track.wav", media.music(0.5, 8000), 8000)
+    return RenderSpec(audio=str(sound), model=str(model), output=str(tmp_path / "out" / "v.mp4"))
+
+
+class Notes(NullProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def records(jobs: Jobs) -> list[str]:
+    return [job_id for job_id in jobs.ids() if (Path(jobs.folder(job_id)) / "job.json").exists()]
+
+
+def test_a_cluster_is_given_a_driver_that_reads_the_jobs_record(
+    spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+) -> None:
+    job = submit(spec, target, max_cost=4.0)
+    (given,) = cluster.submitted
+    assert given["id"] == job.job_id
+    assert shlex.split(given["command"]) == [
+        "python", "-m", "asha_ray", "drive", job.job_id, "--work", jobs.work,
+    ]  # fmt: skip
+    assert given["package"] == Path(asha_ray.__file__).parent
+    assert given["metadata"]["output"] == spec.output
+    stored = jobs.read(job.job_id)
+    assert stored == job
+    assert stored.max_cost == 4.0
+    run = RenderSpec.model_validate(stored.spec).run
+    assert (run.work, run.executor) == (jobs.work, "ray")
+
+
+def test_no_secret_goes_anywhere(
+    spec: RenderSpec,
+    target: Target,
+    cluster: FakeCluster,
+    jobs: Jobs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The environment of a cluster's job is shown on its dashboard."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "hunter22")
+    job = submit(spec, replace(target, token="hunter22"))
+    stored = (Path(jobs.folder(job.job_id)) / "job.json").read_text()
+    assert "hunter22" not in stored + json.dumps(cluster.submitted, default=str)
+    assert set(cluster.submitted[0]["variables"]) == {
+        "ASHA_JOB", "PYTHONUNBUFFERED", "RAY_JOB_STOP_WAIT_TIME_S",
+    }  # fmt: skip
+
+
+def test_a_cluster_that_has_asha_ray_is_sent_none(
+    spec: RenderSpec, target: Target, cluster: FakeCluster
+) -> None:
+    submit(spec, replace(target, image=True))
+    assert cluster.submitted[0]["package"] is None
+
+
+def test_another_version_of_ray_is_told(
+    spec: RenderSpec, target: Target, cluster: FakeCluster
+) -> None:
+    cluster.version = "2.99.1"
+    heard = Notes()
+    submit(spec, target, progress=heard)
+    assert any("the cluster runs Ray 2.99.1, this machine" in note for note in heard.notes)
+
+
+def test_a_submission_that_is_refused_leaves_no_job(
+    spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+) -> None:
+    cluster.refuses = "submitting: it has no room"
+    with pytest.raises(ClusterError, match="no room"):
+        submit(spec, target)
+    assert records(jobs) == []
+
+
+def without_work(spec: RenderSpec, target: Target) -> tuple[RenderSpec, Target]:
+    return spec, replace(target, work=None)
+
+
+def without_prices(spec: RenderSpec, target: Target) -> tuple[RenderSpec, Target]:
+    return spec, replace(target, prices=None)
+
+
+def on_own_disk(spec: RenderSpec, target: Target) -> tuple[RenderSpec, Target]:
+    return spec, replace(target, shared_disk=False)
+
+
+def changed(**fields: Any) -> Any:
+    def change(spec: RenderSpec, target: Target) -> tuple[RenderSpec, Target]:
+        folder = Path(spec.output).parents[1]
+        made = {name: text.format(folder=folder) for name, text in fields.items()}
+        return spec.model_copy(update=made), target
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "reason"),
+    [
+        pytest.param(without_work, SpecError, "no work root is known", id="no-work"),
+        pytest.param(without_prices, SpecError, "nobody said what an hour costs", id="no-prices"),
+        pytest.param(
+            on_own_disk, SpecError, "output: .* a cluster cannot write there", id="own-disk"
+        ),
+        pytest.param(
+            changed(audio="{folder}/none.wav"),
+            NotFoundError,
+            "audio: .*none.wav: there is no such file",
+            id="no-audio",
+        ),
+        pytest.param(
+            changed(audio="{folder}"), NotFoundError, "audio: .*it is a folder", id="audio-folder"
+        ),
+        pytest.param(
+            changed(model="{folder}/none"), ModelError, "there is no such folder", id="no-model"
+        ),
+        pytest.param(
+            changed(output="{folder}/a track.wav/v.mp4"), UnwritableError, "writing", id="output"
+        ),
+        pytest.param(
+            changed(output="ftp://host/v.mp4"), SpecError, "ftp:// is not supported", id="scheme"
+        ),
+        pytest.param(
+            changed(audio="s3://key:secret22@bucket/a.wav"), SpecError, "credentials", id="secret"
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_sent(
+    spec: RenderSpec,
+    target: Target,
+    cluster: FakeCluster,
+    jobs: Jobs,
+    change: Any,
+    error: type[AshaError],
+    reason: str,
+) -> None:
+    spec, target = change(spec, target)
+    with pytest.raises(error, match=reason) as caught:
+        submit(spec, target, max_cost=1.0)
+    assert "secret22" not in str(caught.value)
+    assert cluster.submitted == []
+    assert records(jobs) == []
+
+
+class TestRoom:
+    def test_a_cluster_without_a_cpu_is_refused(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster
+    ) -> None:
+        cluster.node_list = [{"memory": 1e9}]
+        with pytest.raises(ResourceError, match="none of its 1 nodes has a CPU to work on"):
+            submit(spec, target)
+
+    def test_unless_it_grows(self, spec: RenderSpec, target: Target, cluster: FakeCluster) -> None:
+        cluster.node_list, cluster.grows = [{}], True
+        submit(spec, target)
+        assert len(cluster.submitted) == 1
+
+
+class TestTraining:
+    def test_it_is_submitted_too(
+        self, tmp_path: Path, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        images = tmp_path / "images"
+        images.mkdir()
+        (images / "1.png").write_bytes(b"x")
+        spec = TrainSpec(images=str(images), output=str(tmp_path / "model"), epochs=3)
+        job = submit(spec, target)
+        assert (job.kind, job.output) == ("train", str(tmp_path / "model"))
+        assert TrainSpec.model_validate(job.spec).epochs == 3
+
+    def test_a_folder_without_images_is_refused(
+        self, tmp_path: Path, target: Target, cluster: FakeCluster
+    ) -> None:
+        with pytest.raises(AshaError, match="there are no images in it"):
+            submit(TrainSpec(images=str(tmp_path), output=str(tmp_path / "m")), target)
+
+
+def beat(jobs: Jobs, job_id: str, **fields: Any) -> None:
+    path = Path(jobs.folder(job_id)) / "heartbeat.json"
+    path.write_text(json.dumps({"attempt": 1, "time": now(), **fields}))
+
+
+class TestRetry:
+    def test_it_is_the_same_job_under_another_name(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        job = submit(spec, target)
+        beat(jobs, job.job_id, state="failed")
+        again = retry("last", target, max_cost=9.0)
+        assert (again.job_id, again.attempt, again.max_cost) == (job.job_id, 2, 9.0)
+        assert again.spec == job.spec
+        first, second = cluster.submitted
+        assert (first["id"], second["id"]) == (job.job_id, f"{job.job_id}-2")
+        assert jobs.read(job.job_id).attempt == 2
+
+    def test_it_may_go_to_another_cluster(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        job = submit(spec, target)
+        assert retry(job.job_id, replace(target, address="http://new:1")).address == "http://new:1"
+        assert jobs.read(job.job_id).address == "http://new:1"
+
+    @pytest.mark.parametrize(
+        ("state", "reason"), [("running", "it is at work"), ("done", "it is done, see")]
+    )
+    def test_not_while_it_works_nor_when_it_is_done(
+        self,
+        spec: RenderSpec,
+        target: Target,
+        cluster: FakeCluster,
+        jobs: Jobs,
+        state: str,
+        reason: str,
+    ) -> None:
+        job = submit(spec, target)
+        beat(jobs, job.job_id, state=state)
+        with pytest.raises(JobError, match=reason):
+            retry(job.job_id, target)
+
+    def test_not_while_it_waits_for_its_turn(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster
+    ) -> None:
+        job = submit(spec, target)
+        cluster.known[job.job_id] = RayJob("PENDING", "")
+        with pytest.raises(JobError, match="it has not begun yet"):
+            retry(job.job_id, target)
+
+    def test_one_that_is_refused_is_as_it_was(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        job = submit(spec, target)
+        beat(jobs, job.job_id, state="failed")
+        cluster.refuses = "submitting: no"
+        with pytest.raises(ClusterError):
+            retry(job.job_id, target)
+        assert jobs.read(job.job_id) == job
+
+    def test_inputs_that_are_gone_are_told(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        """Work roots in buckets forget after a month."""
+        job = submit(spec, target)
+        beat(jobs, job.job_id, state="failed")
+        Path(spec.audio).unlink()
+        with pytest.raises(NotFoundError, match="audio"):
+            retry(job.job_id, target)
+
+
+class TestCancel:
+    def test_storage_and_the_cluster_are_told(
+        self, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        job = a_job(jobs)
+        assert cancel("last", target).warning == ""
+        assert cluster.stopped == [job.submission_id]
+        assert jobs.control(job) is not None
+
+    def test_a_cluster_that_does_not_answer_is_no_hindrance(
+        self, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        job = a_job(jobs)
+        cluster.refuses = "nobody answers"
+        assert "nobody answers" in cancel(job.job_id, target).warning
+        assert jobs.control(job) is not None
+
+    @pytest.mark.parametrize("state", ["done", "failed", "stopped"])
+    def test_what_has_ended_cannot_be(
+        self, target: Target, cluster: FakeCluster, jobs: Jobs, state: str
+    ) -> None:
+        job = a_job(jobs)
+        beat(jobs, job.job_id, state=state)
+        with pytest.raises(JobError, match=f"it has ended already, {state}"):
+            cancel(job.job_id, target)
