@@ -106,10 +106,15 @@ def _no_null_byte(text: str) -> str:
 
 
 Uri = Annotated[
-    str, BeforeValidator(_path_text), Field(min_length=1), AfterValidator(_no_null_byte)
+    str,
+    BeforeValidator(_path_text, json_schema_input_type=str | int | float),
+    Field(min_length=1),
+    AfterValidator(_no_null_byte),
 ]
-Fps = Annotated[str, BeforeValidator(_canonical_fps)]
-SizeText = Annotated[str, BeforeValidator(_canonical_size)]
+Fps = Annotated[str, BeforeValidator(_canonical_fps, json_schema_input_type=str | int | float)]
+SizeText = Annotated[
+    str, BeforeValidator(_canonical_size, json_schema_input_type=str | int | list[int])
+]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Executor = Literal["ray", "serial"]
@@ -243,6 +248,11 @@ def _parse_filters(value: Any) -> Any:
     return value
 
 
+FiltersText = Annotated[
+    Filters, BeforeValidator(_parse_filters, json_schema_input_type=list[int] | str)
+]
+
+
 class TrainSpec(_Frozen):
     """One model: a folder of images and how it is learned.
 
@@ -262,8 +272,8 @@ class TrainSpec(_Frozen):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     kl_weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
-    encoder_filters: Annotated[Filters | None, BeforeValidator(_parse_filters)] = None
-    decoder_filters: Annotated[Filters | None, BeforeValidator(_parse_filters)] = None
+    encoder_filters: FiltersText | None = None
+    decoder_filters: FiltersText | None = None
     keyframes_from: Literal["mean", "sample"] = "mean"
     seed: Seed = 0
     run: TrainRun = TrainRun()
@@ -406,7 +416,7 @@ def build_job(data: Mapping[str, Any], what: str = "job") -> JobSpec:
         SpecError: naming every wrong field at once.
     """
     kind = data.get("kind", "render")
-    if kind not in JOB_KINDS:
+    if not isinstance(kind, str) or kind not in JOB_KINDS:
         raise SpecError(
             f"{what}: kind: there is no {_shown(kind)!r}; there are {', '.join(JOB_KINDS)}"
         )

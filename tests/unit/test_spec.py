@@ -3,12 +3,13 @@
 from contextlib import suppress
 from fractions import Fraction
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from asha_ray import api
+from asha_ray import api, spec
 from asha_ray.errors import SpecError
 from asha_ray.spec import (
     ANALYZE_OPTIONS,
@@ -327,3 +328,83 @@ def test_a_large_spec_is_not_even_read(tmp_path):
         file.truncate(1 << 40)
     with pytest.raises(SpecError, match=r"r\.yaml: it is too large .*right file"):
         api.render(config=path)
+
+
+class TestJobs:
+    def test_a_job_is_what_its_kind_says(self):
+        render = {"audio": "a", "model": "m", "output": "o"}
+        assert spec.build_job(render) == RenderSpec(**render)
+        train = {"kind": "train", "images": "i", "output": "o"}
+        assert spec.build_job(train) == TrainSpec(images="i", output="o")
+
+    @pytest.mark.parametrize("kind", ["sing", None, 3, ["render"]])
+    def test_a_kind_that_is_none_is_told_with_those_that_are(self, kind):
+        with pytest.raises(SpecError, match=r"kind: .*there are render, train"):
+            spec.build_job({"kind": kind})
+
+    def test_wrong_fields_are_named_by_their_path(self):
+        data = {"kind": "render", "audio": "a", "model": "m", "output": "o", "video": {"crf": 99}}
+        with pytest.raises(SpecError, match=r"video\.crf: .*less than or equal to 51"):
+            spec.build_job(data)
+
+    @pytest.mark.parametrize(
+        ("assignments", "expected"),
+        [
+            (["seed=7"], {"seed": 7}),
+            (["video.crf=20", "video.fps=30000/1001"], {"video": {"crf": 20, "fps": "30000/1001"}}),
+            (["run.workers="], {"run": {"workers": None}}),
+            (["audio=s3://b/a = b.wav"], {"audio": "s3://b/a = b.wav"}),
+            (["encoder_filters=[8, 16]"], {"encoder_filters": [8, 16]}),
+        ],
+    )
+    def test_fields_are_set_by_their_path(self, assignments, expected):
+        assert spec.with_fields({}, assignments) == expected
+
+    def test_what_is_set_replaces_what_the_file_says_and_nothing_else(self):
+        data = {"seed": 1, "video": {"crf": 18, "fps": 24}}
+        assert spec.with_fields(data, ["video.crf=30"]) == {
+            "seed": 1,
+            "video": {"crf": 30, "fps": 24},
+        }
+        assert data["video"]["crf"] == 18
+
+    @pytest.mark.parametrize("assignment", ["crf", "=3", "video.=3", ".crf=3", "seed.x=3"])
+    def test_what_is_no_assignment_is_told(self, assignment):
+        with pytest.raises(SpecError, match="--set"):
+            spec.with_fields({"seed": 1}, [assignment])
+
+
+class TestSchema:
+    FILES = (
+        {"version": 1, "kind": "render", "audio": "a", "model": "m", "output": "o"},
+        {
+            "audio": "a", "model": "m", "output": "o",
+            "video": {"size": 448, "fps": 29.97, "crf": 20}, "run": {"workers": 4},
+        },
+        {"kind": "train", "images": "i", "output": "o", "size": "448x448", "encoder_filters": [8]},
+        {"kind": "train", "images": 2023, "output": "o", "size": 448, "encoder_filters": "8,16"},
+    )  # fmt: skip
+    WRONG = (
+        {"kind": "render", "model": "m", "output": "o"},
+        {"kind": "render", "audio": "a", "model": "m", "output": "o", "sparkle": 1},
+        {"kind": "train", "images": "i", "output": "o", "epochs": -1},
+        {"kind": "render", "audio": "a", "model": "m", "output": "o", "video": {"codec": "gif"}},
+    )
+
+    @pytest.mark.parametrize("data", FILES)
+    def test_what_is_read_is_what_an_editor_accepts(self, data):
+        """An editor that marks `size: 448` as wrong teaches people to ignore it."""
+        spec.build_job(data)
+        jsonschema.validate(data, spec.job_schema())
+
+    @pytest.mark.parametrize("data", WRONG)
+    def test_what_is_refused_is_what_an_editor_marks(self, data):
+        with pytest.raises(SpecError):
+            spec.build_job(data)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(data, spec.job_schema())
+
+    def test_it_may_be_of_one_kind(self):
+        assert "images" in spec.job_schema("train")["properties"]
+        with pytest.raises(SpecError, match="no kind 'sing'"):
+            spec.job_schema("sing")
