@@ -4,6 +4,7 @@ Each node is what `ray start` makes of it, in a session of its own: that is how 
 node are found, also those whose parents are gone. Nothing else on the machine is touched.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -113,18 +116,52 @@ class Cluster:
     Args:
         folder: for Ray's sockets and logs; its path must be short.
         environment: of all its processes.
+        dashboard: whether it has one, which takes jobs.
+        token: that opens it and its dashboard, which it must have then; it cannot be drained.
+        head_cpus: CPUs of the head.
+
+    Attributes:
+        address: for drivers to join.
+        dashboard: its `http://host:port`; empty where it has none.
+        token_file: holds the token; None where there is none.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        dashboard: bool = False,
+        token: str | None = None,
+        head_cpus: int = 0,
+    ) -> None:
+        assert dashboard or token is None, "who asks a cluster with a token asks its dashboard"
         self._folder, self._environment = folder, {**environment, **SETTINGS}
+        self._token, self._head_cpus = token, head_cpus
+        self.token_file = folder / "token" if token else None
+        if self.token_file:
+            self.token_file.touch(mode=0o600)
+            self.token_file.write_text(f"{token}\n")
+            self._environment |= {
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            }
         self._port = _free_port()
         self.address = f"{HOST}:{self._port}"
+        self.dashboard = f"http://{HOST}:{_free_port()}" if dashboard else ""
         self.nodes: list[Node] = []
         self.head = self._start_head()
 
     def _start_head(self) -> Node:
+        if self.dashboard:
+            port = self.dashboard.rpartition(":")[2]
+            seen = (
+                "--include-dashboard=true", f"--dashboard-host={HOST}", f"--dashboard-port={port}"
+            )  # fmt: skip
+        else:
+            seen = ("--include-dashboard=false",)
         return self._start(
-            "--head", f"--port={self._port}", "--num-cpus=0", "--include-dashboard=false",
+            "--head", f"--port={self._port}", f"--num-cpus={self._head_cpus}", *seen,
             f"--ray-client-server-port={_free_port()}", "--no-monitor",
         )  # fmt: skip
 
@@ -189,9 +226,19 @@ class Cluster:
     def _is_up(self, node: Node) -> bool:
         node.require_running()
         try:
-            return node.name in self._alive()
-        except ray.exceptions.RaySystemError:
+            return node.name in (self._seen() if self.dashboard else self._alive())
+        except (ray.exceptions.RaySystemError, urllib.error.URLError, TimeoutError):
             return False
+
+    def _seen(self) -> set[str]:
+        """The living nodes' names, as the dashboard has them; it opens with any cluster's token."""
+        request = urllib.request.Request(
+            f"{self.dashboard}/api/v0/nodes?detail=1",
+            headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
+        )
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+        return {node["node_name"] for node in nodes if node["state"] == "ALIVE"}
 
     def _alive(self) -> dict[str, Any]:
         infos = self._gcs().get_all_node_info(timeout=5).values()
@@ -202,10 +249,19 @@ class Cluster:
 
 
 @contextmanager
-def cluster(environment: Mapping[str, str], num_nodes: int) -> Iterator[Cluster]:
-    """A cluster with so many nodes of one CPU, none of whose processes outlives the context."""
+def cluster(
+    environment: Mapping[str, str], num_nodes: int, *, dashboard: bool = False, **options: Any
+) -> Iterator[Cluster]:
+    """A cluster with so many nodes of one CPU, none of whose processes outlives the context.
+
+    Args:
+        environment: of all its processes.
+        num_nodes: beside the head.
+        dashboard: whether it has one.
+        **options: see `Cluster`.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))  # sockets' paths are short
-    made = Cluster(folder, environment)
+    made = Cluster(folder, environment, dashboard=dashboard, **options)
     try:
         made.add(num_nodes)
         yield made
