@@ -42,10 +42,10 @@ def cancel(name: str, target: Target) -> Cancelled:
         raise JobError(f"cancelling job {job.job_id}: it has ended already, {state}")
     # First: whatever becomes of the message to the cluster, its driver finds this.
     jobs.ask_to_end(job, whoami())
-    from asha_ray.farm.on_ray.cluster import Cluster  # Ray takes seconds to import
+    from asha_ray.farm.on_ray.dashboard import Dashboard  # Ray takes seconds to import
 
     try:
-        Cluster(job.address, target.token).stop(job.submission_id)
+        Dashboard(job.address, target.token).stop(job.submission_id)
     except AshaError as error:
         return Cancelled(job, f"{error}; its driver, if it lives, stops by itself in seconds")
     return Cancelled(job)

@@ -225,10 +225,10 @@ def _before_its_driver(jobs: Jobs, job: Job, target: Target | None) -> tuple[Sta
         return "stopped", f"cancelled by {control.by}"
     waited_s = _seconds_since(job.submitted)
     if target is not None:
-        from asha_ray.farm.on_ray.cluster import Cluster
+        from asha_ray.farm.on_ray.dashboard import Dashboard
 
         try:
-            known = Cluster(job.address, target.token).find(job.submission_id)
+            known = Dashboard(job.address, target.token).find(job.submission_id)
         except AshaError as error:
             return (
                 "pending",

@@ -18,7 +18,7 @@ from asha_ray.errors import (
 from asha_ray.farm.jobs.cancel import whoami
 from asha_ray.farm.jobs.checks import check_inputs, check_places, check_room
 from asha_ray.farm.jobs.inputs import Inputs
-from asha_ray.farm.on_ray.cluster import RAY_HERE, Cluster
+from asha_ray.farm.on_ray.dashboard import RAY_HERE, Dashboard
 from asha_ray.farm.places import absolute_paths
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import JobSpec, RenderSpec, build_job
@@ -56,7 +56,7 @@ def submit(
             "--max-cost: nobody said what an hour costs; give [prices] in the configuration file, "
             'like gpu_hour = 1.2 and currency = "USD"'
         )
-    cluster = Cluster(target.address, target.token)
+    cluster = Dashboard(target.address, target.token)
     _tell_versions(cluster, progress)
     check_places(spec, work, shared_disk=target.shared_disk)
     check_inputs(spec)
@@ -113,7 +113,7 @@ def retry(
         raise JobError(
             f"repeating job {job.job_id}: it is done, see {job.output}; submit its spec for another"
         )
-    cluster = Cluster(target.address, target.token)
+    cluster = Dashboard(target.address, target.token)
     _require_ended(job, cluster)
     _tell_versions(cluster, progress)
     spec = build_job(job.spec, f"job {job.job_id}")
@@ -138,13 +138,13 @@ def _work(spec: JobSpec, target: Target) -> str:
     return target.require_work()
 
 
-def _tell_versions(cluster: Cluster, progress: Progress) -> None:
+def _tell_versions(cluster: Dashboard, progress: Progress) -> None:
     there = cluster.versions().ray
     if there != RAY_HERE:
         progress.note(f"the cluster runs Ray {there}, this machine {RAY_HERE}")
 
 
-def _require_ended(job: Job, cluster: Cluster) -> None:
+def _require_ended(job: Job, cluster: Dashboard) -> None:
     """Make sure that an attempt that was not heard of is not just waiting for its turn."""
     if job.address != cluster.address:
         return
@@ -156,7 +156,7 @@ def _require_ended(job: Job, cluster: Cluster) -> None:
 def _send(
     job: Job,
     jobs: Jobs,
-    cluster: Cluster,
+    cluster: Dashboard,
     target: Target,
     progress: Progress,
     before: Job | None = None,

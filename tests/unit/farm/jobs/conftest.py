@@ -10,15 +10,15 @@ import pytest
 from asha_ray.config import Target
 from asha_ray.errors import ClusterError
 from asha_ray.farm.jobs import submit
-from asha_ray.farm.on_ray import cluster as on_ray
-from asha_ray.farm.on_ray.cluster import RAY_HERE, RayJob, Versions
+from asha_ray.farm.on_ray import dashboard as on_ray
+from asha_ray.farm.on_ray.dashboard import RAY_HERE, RayJob, Versions
 from asha_ray.spec import Prices, RenderSpec
 from asha_ray.storage.jobs import Job, Jobs
 
 
 @dataclass
 class FakeCluster:
-    """Stands in for `Cluster`, and for what answers it."""
+    """Stands in for `Dashboard`, and for what answers it."""
 
     address: str = "http://head:8265"
     version: str = RAY_HERE
@@ -62,8 +62,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     def reached(address: str, _: str | None = None) -> FakeCluster:
         return replace(fake, address=address) if address != fake.address else fake
 
-    monkeypatch.setattr(submit, "Cluster", reached)
-    monkeypatch.setattr(on_ray, "Cluster", reached)
+    monkeypatch.setattr(submit, "Dashboard", reached)
+    monkeypatch.setattr(on_ray, "Dashboard", reached)
     return fake
 
 

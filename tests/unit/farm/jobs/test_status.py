@@ -11,7 +11,7 @@ from asha_ray.config import Target
 from asha_ray.errors import JobError
 from asha_ray.farm.jobs import status as module
 from asha_ray.farm.jobs.status import JobStatus, follow, job_status, list_jobs
-from asha_ray.farm.on_ray.cluster import RayJob
+from asha_ray.farm.on_ray.dashboard import RayJob
 from asha_ray.spec import Prices
 from asha_ray.storage.jobs import Job, Jobs
 from asha_ray.storage.journal import Journal

@@ -23,7 +23,7 @@ from asha_ray.errors import (
 )
 from asha_ray.farm.jobs.cancel import cancel
 from asha_ray.farm.jobs.submit import retry, submit
-from asha_ray.farm.on_ray.cluster import RayJob
+from asha_ray.farm.on_ray.dashboard import RayJob
 from asha_ray.progress import NullProgress
 from asha_ray.spec import RenderSpec, TrainSpec
 from asha_ray.storage.jobs import Jobs

@@ -1,4 +1,4 @@
-"""A Ray cluster from outside: its Jobs API, and what its nodes have, in our words."""
+"""A Ray cluster from outside, by its dashboard: the Jobs API, and what nodes have, in our words."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -72,7 +72,7 @@ class _Client(JobSubmissionClient):  # type: ignore[misc]
         return answer
 
 
-class Cluster:
+class Dashboard:
     """A cluster's dashboard.
 
     Args:
