@@ -122,10 +122,16 @@ class Dashboard:
         return [dict(node.get("resources_total") or {}) for node in found.get("result", [])]
 
     def can_grow(self) -> bool:
-        """Whether an autoscaler may add nodes that are not there yet."""
+        """Whether an autoscaler may add nodes that are not there yet.
+
+        Every head runs one, but one that has nothing to add calls each node a type of its own.
+        """
         status = self._get("/api/cluster_status").get("data") or {}
-        report = (status.get("clusterStatus") or {}).get("autoscalerReport") or {}
-        return bool(report) and not report.get("legacy", False)
+        report = (status.get("clusterStatus") or {}).get("autoscalerReport")
+        if report is None:  # one of the second version says it in words alone
+            return bool(status.get("autoscalingStatus"))
+        types = report.get("nodeTypeMapping") or {}
+        return any(kind != f"node_{node}" for node, kind in types.items())
 
     def submit(
         self,
