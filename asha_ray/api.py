@@ -387,7 +387,7 @@ def job_status(name: str, **target: Any) -> "JobStatus":
 
     Args:
         name: of the job, or a part of it, or `last`.
-        **target: `work`, `token_file`; see `find_target`.
+        **target: `work`, `address`, `token_file`; see `find_target`.
 
     Raises:
         AshaError: if there is no such job.

@@ -1,6 +1,7 @@
 """The commands that give work to a cluster, and look after it there."""
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import typer
@@ -107,12 +108,13 @@ def list_jobs(
 @app.command()
 def status(
     job: JobName,
-    work: WorkRoot = None,
+    address: Address = None,
     token_file: TokenFile = None,
+    work: WorkRoot = None,
     as_json: options.Json = False,
 ) -> None:
     """How far a job is; from storage, so also when its cluster is gone."""
-    found = asha_ray.job_status(job, work=work, token_file=token_file)
+    found = asha_ray.job_status(job, address=address, token_file=token_file, work=work)
     answer(job_document(found), job_text(found), as_json=as_json)
 
 
@@ -120,12 +122,14 @@ def status(
 def logs(
     job: JobName,
     follow: Annotated[bool, typer.Option("--follow", help="Until it ends.")] = False,
-    work: WorkRoot = None,
+    address: Address = None,
     token_file: TokenFile = None,
+    work: WorkRoot = None,
 ) -> None:
     """What a job has said."""
     if follow:
-        _follow(job, work, token_file, sys.stdout)
+        target = {"address": address, "token_file": token_file, "work": work}
+        _follow(job, target, sys.stdout)
         return
     for line in asha_ray.job_log(job, work=work):
         sys.stdout.write(f"{shown(line)}\n")
@@ -134,12 +138,13 @@ def logs(
 @app.command()
 def cancel(
     job: JobName,
-    work: WorkRoot = None,
+    address: Address = None,
     token_file: TokenFile = None,
+    work: WorkRoot = None,
     as_json: options.Json = False,
 ) -> None:
     """Let a job end: it frees what it holds within seconds, and keeps what is finished."""
-    found = asha_ray.cancel_job(job, work=work, token_file=token_file)
+    found = asha_ray.cancel_job(job, address=address, token_file=token_file, work=work)
     text = f"{found.job.job_id} is told to end; `asha-ray jobs retry` goes on from what is finished"
     if found.warning:
         sys.stderr.write(f"asha-ray: {shown(found.warning)}\n")
@@ -204,16 +209,17 @@ def _submitted(job: Any, *, follow: bool, token_file: str | None, as_json: bool)
         return
     if not as_json:
         answer(document, job.job_id, as_json=False)
-    _follow(job.job_id, job.work, token_file, sys.stderr, as_json=as_json)
+    target = {"address": job.address, "token_file": token_file, "work": job.work}
+    _follow(job.job_id, target, sys.stderr, as_json=as_json)
 
 
 def _follow(
-    job: str, work: str | None, token_file: str | None, stream: Any, *, as_json: bool = False
+    job: str, target: Mapping[str, str | None], stream: Any, *, as_json: bool = False
 ) -> None:
     """Show what a job says until it ends; exits as it did."""
     ended = None
     try:
-        for said in asha_ray.follow_job(job, work=work, token_file=token_file):
+        for said in asha_ray.follow_job(job, **target):
             if isinstance(said, str):
                 stream.write(f"{shown(said)}\n")
                 stream.flush()

@@ -74,14 +74,14 @@ COMMANDS = {
         "--min-factor --model --model-dir --motion --normalise --out --preset --reuse --same-kind "
         "--seed --size --start --stem --stems --stems-model --work --workers",
     ),
-    "jobs cancel": ("job", "--json --token-file --work"),
+    "jobs cancel": ("job", "--address --json --token-file --work"),
     "jobs list": ("", "--json --limit --work"),
-    "jobs logs": ("job", "--follow --token-file --work"),
+    "jobs logs": ("job", "--address --follow --token-file --work"),
     "jobs retry": (
         "job",
         "--address --follow --image --json --max-cost --ship --token-file --work",
     ),
-    "jobs status": ("job", "--json --token-file --work"),
+    "jobs status": ("job", "--address --json --token-file --work"),
     "sample": ("", "--count --from --json --model --out --seed"),
     "schema": ("kind", ""),
     "stems": (

@@ -5,7 +5,7 @@ import platform
 from dataclasses import dataclass
 
 from asha_ray.config import Target
-from asha_ray.errors import AshaError, JobError
+from asha_ray.errors import AshaError, ClusterError, JobError
 from asha_ray.storage.jobs import Job, Jobs
 from asha_ray.storage.journal import read_heartbeat
 
@@ -45,10 +45,27 @@ def cancel(name: str, target: Target) -> Cancelled:
     from asha_ray.farm.on_ray.dashboard import Dashboard  # Ray takes seconds to import
 
     try:
-        Dashboard(job.address, target.token).stop(job.submission_id)
+        require_its_cluster(job, target)
+        Dashboard(target.address, target.token).stop(job.submission_id)
     except AshaError as error:
         return Cancelled(job, f"{error}; its driver, if it lives, stops by itself in seconds")
     return Cancelled(job)
+
+
+def require_its_cluster(job: Job, target: Target) -> None:
+    """Make sure that the cluster that is asked about a job is the one that it was given to.
+
+    A job's record is anybody's who can write to the work root, and a token must not go wherever
+    it says, so the address in it is never called by itself.
+
+    Raises:
+        ClusterError: if it is another one.
+    """
+    if job.address != target.address:
+        raise ClusterError(
+            f"asking about job {job.job_id}: it was given to the cluster at {job.address}, not to "
+            f"{target.address}; give --address, if that is yours"
+        )
 
 
 def whoami() -> str:

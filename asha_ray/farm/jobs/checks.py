@@ -19,7 +19,10 @@ def check_places(spec: JobSpec, work: str, *, shared_disk: bool) -> None:
         SpecError: if it lies on this machine alone.
         UnwritableError: if it cannot be written.
     """
-    for field, uri in (("output", spec.output), ("work", work)):
+    places = [("output", spec.output), ("work", work)]
+    if isinstance(spec, RenderSpec) and spec.run.work:
+        places.append(("run.work", spec.run.work))
+    for field, uri in places:
         if not is_s3(uri) and not shared_disk:
             raise SpecError(
                 f"{field}: {uri} lies on this machine, and a cluster cannot write there; give "

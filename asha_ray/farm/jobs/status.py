@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from asha_ray.config import Target
 from asha_ray.errors import AshaError, JobError
+from asha_ray.farm.jobs.cancel import require_its_cluster
 from asha_ray.storage.jobs import Job, Jobs
 from asha_ray.storage.journal import age_s, is_alive, read_heartbeat, read_log
 
@@ -96,8 +97,8 @@ def job_status(name: str, target: Target) -> JobStatus:
 
     Args:
         name: of the job, or a part of it.
-        target: the work root, and the token of its cluster, which is asked only of a job whose
-            driver has never been heard of.
+        target: the work root, and the cluster, which is asked only about a job whose driver has
+            never been heard of.
 
     Raises:
         AshaError: if there is no such job.
@@ -153,6 +154,8 @@ def _status(jobs: Jobs, job: Job, target: Target | None) -> JobStatus:
         state, reason = _before_its_driver(jobs, job, target)
     else:
         state, reason = _of_driver(beat)
+        if state == "lost" and (control := jobs.control(job)):
+            state, reason = "stopped", f"cancelled by {control.by}; its driver said no more"
     return status_of(job, state, reason, beat, heartbeat)
 
 
@@ -228,12 +231,10 @@ def _before_its_driver(jobs: Jobs, job: Job, target: Target | None) -> tuple[Sta
         from asha_ray.farm.on_ray.dashboard import Dashboard
 
         try:
-            known = Dashboard(job.address, target.token).find(job.submission_id)
+            require_its_cluster(job, target)
+            known = Dashboard(target.address, target.token).find(job.submission_id)
         except AshaError as error:
-            return (
-                "pending",
-                f"its driver has not been heard of, and the cluster cannot be asked: {error}",
-            )
+            return "pending", f"its driver has not been heard of; {error}"
         if known is None:
             return "lost", f"the cluster at {job.address} knows nothing of it; retry it"
         if known.has_ended:

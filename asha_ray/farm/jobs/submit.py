@@ -50,7 +50,7 @@ def submit(
     """
     progress = progress or NullProgress()
     spec = absolute_paths(spec)
-    work = _work(spec, target)
+    work = target.require_work()
     if max_cost is not None and target.prices is None:
         raise SpecError(
             "--max-cost: nobody said what an hour costs; give [prices] in the configuration file, "
@@ -64,11 +64,12 @@ def submit(
     if is_s3(work):
         spec = Inputs(work, progress).place(spec)
     if isinstance(spec, RenderSpec):
-        run = spec.run.model_copy(update={"work": work, "executor": "ray"})
+        run = spec.run.model_copy(update={"work": spec.run.work or work, "executor": "ray"})
         spec = spec.model_copy(update={"run": run})
     job = Job(
         job_id=new_job_id(),
-        spec=spec.model_dump(mode="json", exclude_defaults=True) | {"kind": spec.kind},
+        spec=spec.model_dump(mode="json", exclude_defaults=True)
+        | {"version": spec.version, "kind": spec.kind},
         submitted=_now(),
         submitted_by=whoami(),
         address=target.address,
@@ -130,12 +131,6 @@ def retry(
     )
     _send(again, jobs, cluster, target, progress, before=job)
     return again
-
-
-def _work(spec: JobSpec, target: Target) -> str:
-    if isinstance(spec, RenderSpec) and spec.run.work:
-        return spec.run.work
-    return target.require_work()
 
 
 def _tell_versions(cluster: Dashboard, progress: Progress) -> None:

@@ -79,6 +79,16 @@ def test_how_it_ended(
     assert found.result == fields.get("result")
 
 
+def test_one_that_was_cancelled_and_is_not_heard_of_is_stopped(jobs: Jobs, target: Target) -> None:
+    job = a_job(jobs)
+    heard(jobs, job, time=ago(90))
+    jobs.ask_to_end(job, "me@here")
+    found = job_status(job.job_id, target)
+    assert (found.state, found.reason) == (
+        "stopped", "cancelled by me@here; its driver said no more",
+    )  # fmt: skip
+
+
 class TestBeforeItsDriverIsHeardOf:
     def test_it_waits(self, jobs: Jobs, target: Target, cluster: FakeCluster) -> None:
         job = a_job(jobs)
@@ -108,6 +118,15 @@ class TestBeforeItsDriverIsHeardOf:
     ) -> None:
         job = a_job(jobs)
         assert job_status(job.job_id, target).state == "lost"
+
+    def test_its_record_names_a_cluster_that_is_not_the_persons(
+        self, jobs: Jobs, target: Target, cluster: FakeCluster
+    ) -> None:
+        job = a_job(jobs, address="http://somebody-else:8265")
+        cluster.known[job.submission_id] = RayJob("RUNNING", "")
+        found = job_status(job.job_id, target)
+        assert found.state == "pending"
+        assert "give --address, if that is yours" in found.reason
 
     def test_its_cluster_does_not_answer(
         self, jobs: Jobs, target: Target, cluster: FakeCluster

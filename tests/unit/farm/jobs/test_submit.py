@@ -241,6 +241,15 @@ class TestRetry:
         assert (first["id"], second["id"]) == (job.job_id, f"{job.job_id}-2")
         assert jobs.read(job.job_id).attempt == 2
 
+    def test_its_record_may_lie_apart_from_its_segments(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs, tmp_path: Path
+    ) -> None:
+        """A person's jobs are in one place, whatever work root a spec names."""
+        run = spec.run.model_copy(update={"work": str(tmp_path / "other")})
+        job = submit(spec.model_copy(update={"run": run}), target)
+        assert records(jobs) == [job.job_id]
+        assert job.spec["run"]["work"] == str(tmp_path / "other")
+
     def test_it_may_go_to_another_cluster(
         self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
     ) -> None:
@@ -309,6 +318,16 @@ class TestCancel:
         job = a_job(jobs)
         cluster.refuses = "nobody answers"
         assert "nobody answers" in cancel(job.job_id, target).warning
+        assert jobs.control(job) is not None
+
+    def test_the_token_goes_to_the_cluster_of_the_person_and_not_of_the_record(
+        self, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        """Whoever may write to the bucket could have it sent to himself."""
+        job = a_job(jobs, address="http://somebody-else:8265")
+        warning = cancel(job.job_id, target).warning
+        assert "it was given to the cluster at http://somebody-else:8265, not to" in warning
+        assert cluster.stopped == []
         assert jobs.control(job) is not None
 
     @pytest.mark.parametrize("state", ["done", "failed", "stopped"])
