@@ -15,7 +15,9 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from asha_ray.errors import AshaError, FarmError, ModelError, ResourceError, SpecError
-from asha_ray.farm.on_ray.runtime import num_devices, own_error, ray_cluster, require_cpu
+from asha_ray.farm.on_ray.capacity import Capacity, Resources
+from asha_ray.farm.on_ray.cluster import read_capacity, read_growth, require_cpu
+from asha_ray.farm.on_ray.runtime import own_error, ray_cluster
 from asha_ray.farm.places import absolute
 from asha_ray.farm.rendering.plan import cpu_threads
 from asha_ray.farm.training.dataset import (
@@ -92,8 +94,8 @@ def train(
         num_images = _write_untrained(spec, architecture, uris, progress, skipped)
     else:
         with ray_cluster(dashboard=True):
-            require_cpu()
-            num_images = _train_on_ray(spec, uris, progress, skipped, checkpoint_s)
+            scaling = _scaling(spec, read_capacity(read_growth()))
+            num_images = _train_on_ray(spec, scaling, uris, progress, skipped, checkpoint_s)
     return TrainResult(spec.output, num_images, len(skipped), spec.epochs, _summary(spec.output))
 
 
@@ -139,6 +141,7 @@ def _write_untrained(
 
 def _train_on_ray(
     spec: TrainSpec,
+    scaling: ScalingConfig,
     uris: list[str],
     progress: Progress,
     skipped: list[Skipped],
@@ -158,7 +161,7 @@ def _train_on_ray(
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": job},
-        scaling_config=_scaling(spec),
+        scaling_config=scaling,
         run_config=_run_config(spec),
     )
     _prepare_run(spec)
@@ -250,20 +253,33 @@ def _relayed(board: Any, progress: Progress) -> Iterator[None]:
         ray.kill(board)
 
 
-def _scaling(spec: TrainSpec) -> ScalingConfig:
-    use_gpu = num_devices("GPU") >= spec.run.workers
-    cpus = max(1, int(num_devices("CPU")) // spec.run.workers)
-    if not use_gpu and num_devices("CPU") < spec.run.workers:
+def _scaling(spec: TrainSpec, capacity: Capacity) -> ScalingConfig:
+    """A GPU for each worker where the cluster has or may come to have as many, else its CPUs.
+
+    Raises:
+        ResourceError: if it cannot hold so many workers, and will not.
+    """
+    num_workers = spec.run.workers
+    require_cpu(capacity)
+    use_gpu = _holds(capacity, num_workers, {"CPU": 1, "GPU": 1})
+    if not use_gpu and not _holds(capacity, num_workers, {"CPU": 1}):
         raise ResourceError(
-            f"training with {spec.run.workers} workers: the cluster has "
-            f"{num_devices('CPU'):.0f} CPUs; use fewer --workers"
+            f"training with {num_workers} workers: the cluster has "
+            f"{capacity.total().get('CPU', 0):.0f} CPUs; use fewer --workers"
         )
+    cpus = 1
+    while not use_gpu and cpus < cpu_threads() and _holds(capacity, num_workers, {"CPU": cpus + 1}):
+        cpus += 1
+    # The controller takes none, so all of a small machine can train.
     return ScalingConfig(
-        num_workers=spec.run.workers,
-        use_gpu=use_gpu,
-        # The controller takes none, so all of a small machine can train.
-        resources_per_worker={"CPU": 1 if use_gpu else min(cpus, cpu_threads())},
+        num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}
     )
+
+
+def _holds(capacity: Capacity, num_workers: int, each: Resources) -> bool:
+    if capacity.growth.is_unknown and not capacity.now(each):
+        return "GPU" not in each  # a GPU that may never come is not waited for
+    return capacity.at_most(each) >= num_workers
 
 
 def _run_config(spec: TrainSpec) -> RunConfig:
