@@ -8,7 +8,6 @@ what it cannot help.
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -41,9 +40,8 @@ MONITOR_MARK = b"AutoscalerMetricsAddress"
 MONITOR, CONFIG, GCS = "monitor.py", "--autoscaling-config=", "--gcs-address="
 LOOK_S = 30.0
 """What a task on the head may take to look for the autoscaler's file."""
-PATIENCE_S = 5.0
-"""Waiting for so long, one looks whether it is in vain, and a person is told."""
 LOOK_AGAIN_S = 2.0
+"""How often one looks whether it is in vain to wait."""
 MAX_CONFIG_BYTES = 1 << 20
 TIMEOUT_S = 5.0
 
@@ -180,7 +178,7 @@ def infeasible(state: Any, asked: Resources) -> bool:
 def await_node(
     reference: Any, asked: Resources, growth: Growth, note: Callable[[str], None]
 ) -> None:
-    """Wait until a task is done that no node may hold yet, and tell a person so.
+    """Wait until a task is done that no node holds yet, and tell a person so.
 
     Args:
         reference: of the task.
@@ -192,13 +190,9 @@ def await_node(
         ResourceError: if the autoscaler says that it can add no node that holds it.
         FarmError: if the cluster's head is gone.
     """
-    noted_at = time.monotonic() + PATIENCE_S
+    note(f"waiting for the cluster to add a node: none is there yet that holds {told(asked)}")
     while not ray.wait([reference], timeout=LOOK_AGAIN_S)[0]:
         require_head()
-        if time.monotonic() < noted_at:
-            continue
-        noted_at = math.inf
-        note(f"waiting for a node that holds {told(asked)}: none is free, or there yet")
         if growth.is_unknown and infeasible(
             _autoscaling_state(str(ray.get_runtime_context().gcs_address)), asked
         ):

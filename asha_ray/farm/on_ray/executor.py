@@ -109,11 +109,14 @@ class RayExecutor:
         asked = self._ask(capacity, device).require(capacity)
         if self._is_alone():
             return survey(device, codec)
+        if self._share:  # from here on, until the workers themselves ask: others make room
+            want_one = partial(self._share.ask, 1, asked, capacity.total())
+            self._warming.enter_context(repeating(want_one))
         looker = ray.remote(max_retries=MAX_RETRIES, **_looking(capacity, asked, device))(survey)
-        with self._asking(asked):  # so that others make room
-            reference = looker.remote(device, codec)
+        reference = looker.remote(device, codec)
+        if not capacity.now(asked):
             await_node(reference, asked, self._growth, (progress or NullProgress()).note)
-            found: Survey = result_of(reference)
+        found: Survey = result_of(reference)
         return found
 
     def cores(self) -> int:
@@ -149,6 +152,7 @@ class RayExecutor:
         room = partial(self._room, asked, asking.counted(asked))
         self._crew = RayCrew(job, room, asked)
         self._scheduler = Scheduler(self._crew)
+        self._warming.close()
         self._scheduler.warm_up()
         if self._share:  # others may want what is held while nothing is rendered yet
             self._warming.enter_context(repeating(self._scheduler.warm_up))
@@ -162,7 +166,7 @@ class RayExecutor:
 
     @contextmanager
     def _asking(self, asked: Resources) -> Iterator[None]:
-        """Want one worker's worth of the cluster while something is done that is no chunk."""
+        """Want so much of the cluster while something is done that is no chunk."""
         if self._share is None:
             yield
             return

@@ -26,6 +26,7 @@ NAMESPACE, NAME = "asha-ray", "shares-1"
 REPORT_S = 2.0
 ANSWER_S = 0.5
 """So long an answer is waited for at once; later ones are read the next time."""
+STOP_S = 5.0
 LOST_S = 10.0
 """An answer that did not come for so long will not."""
 
@@ -115,4 +116,4 @@ def repeating(action: Callable[[], Any]) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(STOP_S)  # a head that is gone may keep it longer
