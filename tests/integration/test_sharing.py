@@ -194,8 +194,10 @@ def test_what_a_render_tells_of_itself(
         held[0].kill()
     require_success(driver)
 
-    wait_for(lambda: all(f"ray_{name}{{" in farm.metrics() for name in METRICS), 60, "all metrics")
-    text, render_id = farm.metrics(), whole_render(render)
+    render_id = whole_render(render)
+    text = wait_for(
+        lambda: text if is_all_there(text := farm.metrics(), render_id) else "", 60, "all metrics"
+    )
     assert value(text, "asha_retries_total", render_id) == 1
     assert value(text, "asha_chunks_reused_total", render_id) == NUM_REUSED
     assert 0 < value(text, "asha_frames_total", render_id) <= 151 - 30
@@ -214,13 +216,20 @@ def whole_render(render: Render) -> str:
     return found
 
 
+def lines_of(metrics: str, name: str, render_id: str) -> list[str]:
+    """Of one render, and of the job that the environment names."""
+    tags = (f'render="{render_id}"', 'job="evening"')
+    lines = [line for line in metrics.splitlines() if line.startswith(f"ray_{name}{{")]
+    return [line for line in lines if all(tag in line for tag in tags)]
+
+
+def is_all_there(metrics: str, render_id: str) -> bool:
+    return all(lines_of(metrics, name, render_id) for name in METRICS)
+
+
 def value(metrics: str, name: str, render_id: str) -> float:
-    """Of one render and the job that the environment names."""
-    for line in metrics.splitlines():
-        if line.startswith(f"ray_{name}{{") and f'render="{render_id}"' in line:
-            assert 'job="evening"' in line
-            return float(line.rpartition(" ")[2])
-    raise AssertionError(f"no {name} of {render_id}")
+    (line,) = lines_of(metrics, name, render_id)
+    return float(line.rpartition(" ")[2])
 
 
 def test_what_no_node_holds_is_refused_at_once(farm: Cluster, make: Make, start: Start) -> None:
