@@ -172,11 +172,32 @@ class MotionSettings(_Frozen):
     min_factor: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
 
+def _part_or_whole(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError(
+            f"{value:g} is no share of GPUs that Ray can give; it gives parts of one (0.5, 0.25) "
+            "or whole ones (1, 2)"
+        )
+    return value
+
+
 class RunSettings(_Frozen):
-    """Where and how the work is done; nothing here changes a pixel, nothing is hashed."""
+    """Where and how the work is done; nothing here is hashed.
+
+    `gpus_per_worker` is what each worker reserves of Ray's GPUs; where absent, as many workers
+    share a GPU as its node has cores to encode for. Of jobs that share a cluster, those of a higher
+    `priority` come first.
+    """
 
     executor: Executor = "ray"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    gpus_per_worker: (
+        Annotated[
+            float, Field(ge=0.01, le=1000, allow_inf_nan=False), AfterValidator(_part_or_whole)
+        ]
+        | None
+    ) = None
     chunk_s: Seconds = 10.0
     work: Uri | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
@@ -312,7 +333,16 @@ RENDER_OPTIONS: Mapping[str, str] = {
     **_MOTION_OPTIONS,
     **{
         name: f"run.{name}"
-        for name in ("executor", "workers", "work", "priority", "allow_mixed", "fresh")
+        for name in (
+            "executor",
+            "device",
+            "workers",
+            "gpus_per_worker",
+            "work",
+            "priority",
+            "allow_mixed",
+            "fresh",
+        )
     },
     "chunk_seconds": "run.chunk_s",
 }

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +113,8 @@ def measure(num_chunks: int, records: bool, work: str) -> dict[str, Any]:
     encoder = EncoderSettings("libx264", 18, "veryfast", 2, "none")
     manifest = make_manifest(num_chunks, numerics, encoder)
     job = WorkerJob("none", numerics, encoder, (448, 448), "crop", FPS, work, allow_mixed=True)
-    room = partial(max, 1, int(num_devices("CPU")))
-    crew = RayCrew(job, room, {"num_cpus": 1}, RecordingActor if records else NoOpActor)
+    num_workers = max(1, int(num_devices("CPU")))
+    crew = RayCrew(job, lambda _: num_workers, {"CPU": 1}, RecordingActor if records else NoOpActor)
     scheduler = Scheduler(crew)
     scheduler.warm_up()
     me, figures = psutil.Process(), {}
@@ -155,7 +154,7 @@ def measure(num_chunks: int, records: bool, work: str) -> dict[str, Any]:
     return {
         "chunks": num_chunks,
         "records": records,
-        "workers": room(),
+        "workers": num_workers,
         "chunks_per_s": round(num_chunks / times["render_s"], 1),
         **times,
         **figures,

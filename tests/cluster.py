@@ -20,9 +20,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import ray
+import yaml
 from ray.core.generated import autoscaler_pb2
 
 from tests.farm import mortal, wait_for
@@ -30,6 +32,8 @@ from tests.farm import mortal, wait_for
 HOST = "127.0.0.1"
 START_S = 240.0
 STORE_BYTES = 80 << 20
+FAKE_HEAD, FAKE_HEAD_TYPE = f"{'f' * 51}00000", "ray.head.default"
+"""What Ray's autoscaler for tests takes for its head."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A node that does not answer is dead after five seconds instead of fifteen.
@@ -119,6 +123,7 @@ class Cluster:
         dashboard: whether it has one, which takes jobs.
         token: that opens it and its dashboard, which it must have then; it cannot be drained.
         head_cpus: CPUs of the head.
+        most_added: nodes of one CPU that an autoscaler adds and takes away; no autoscaler if 0.
 
     Attributes:
         address: for drivers to join.
@@ -134,6 +139,7 @@ class Cluster:
         dashboard: bool = False,
         token: str | None = None,
         head_cpus: int = 0,
+        most_added: int = 0,
     ) -> None:
         assert dashboard or token is None, "who asks a cluster with a token asks its dashboard"
         self._folder, self._environment = folder, {**environment, **SETTINGS}
@@ -147,6 +153,7 @@ class Cluster:
                 "RAY_AUTH_TOKEN_PATH": str(self.token_file),
             }
         self._port = _free_port()
+        self._autoscaler = self._make_autoscaler(most_added) if most_added else ("--no-monitor",)
         self.address = f"{HOST}:{self._port}"
         self.dashboard = f"http://{HOST}:{_free_port()}" if dashboard else ""
         self.nodes: list[Node] = []
@@ -162,15 +169,29 @@ class Cluster:
             seen = ("--include-dashboard=false",)
         return self._start(
             "--head", f"--port={self._port}", f"--num-cpus={self._head_cpus}", *seen,
-            f"--ray-client-server-port={_free_port()}", "--no-monitor",
+            f"--ray-client-server-port={_free_port()}", *self._autoscaler,
         )  # fmt: skip
 
-    def add(self, count: int = 1, num_cpus: int = 1) -> list[Node]:
-        """Start nodes side by side; returns when all have joined."""
+    def _make_autoscaler(self, most_added: int) -> tuple[str, ...]:
+        """Ray's own for tests: what it adds are processes here, in the head's session."""
+        path = self._folder / "autoscaler.yaml"
+        path.write_text(yaml.safe_dump(autoscaling(f"{HOST}:{self._port}", most_added)))
+        self._environment |= {
+            "RAY_FAKE_CLUSTER": "1",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD,
+        }
+        return (f"--autoscaling-config={path}",)
+
+    def await_head(self) -> None:
+        """Returns when the head is up."""
         wait_for(lambda: self._is_up(self.head), START_S, "a head")
-        added = [
-            self._start(f"--address={self.address}", f"--num-cpus={num_cpus}") for _ in range(count)
-        ]
+
+    def add(self, count: int = 1, num_cpus: int = 1, num_gpus: int = 0) -> list[Node]:
+        """Start nodes side by side; returns when all have joined."""
+        self.await_head()
+        given = (f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}")
+        added = [self._start(f"--address={self.address}", *given) for _ in range(count)]
         self.nodes += added
         for node in added:
             wait_for(lambda node=node: self._is_up(node), START_S, "a node")
@@ -183,12 +204,34 @@ class Cluster:
     def actors(self) -> list[psutil.Process]:
         """Processes that render, or are about to."""
         found = []
-        for node in self.nodes:
+        for node in (self.head, *self.nodes):
             for process in processes_of(node.session):
                 with suppress(psutil.Error):
                     if "ray::RenderActor" in " ".join(process.cmdline()):
                         found.append(process)
         return found
+
+    def working(self) -> list[psutil.Process]:
+        """Those of them that have a chunk in hand."""
+        found = []
+        for actor in self.actors():
+            with suppress(psutil.Error):
+                if "ray::RenderActor.render" in " ".join(actor.cmdline()):
+                    found.append(actor)
+        return found
+
+    def num_nodes(self) -> int:
+        """That Ray knows of, the head among them."""
+        return len(self._infos())
+
+    def metrics(self) -> str:
+        """What all nodes export for Prometheus."""
+        found = []
+        for info in self._infos():
+            address = f"http://{info.node_manager_address}:{info.metrics_export_port}/metrics"
+            with suppress(OSError), urlopen(address, timeout=5) as answer:
+                found.append(answer.read().decode())
+        return "\n".join(found)
 
     def node_of(self, pid: int) -> Node:
         """The node that a process belongs to."""
@@ -241,11 +284,49 @@ class Cluster:
         return {node["node_name"] for node in nodes if node["state"] == "ALIVE"}
 
     def _alive(self) -> dict[str, Any]:
+        return {info.node_name: info for info in self._infos()}
+
+    def _infos(self) -> list[Any]:
         infos = self._gcs().get_all_node_info(timeout=5).values()
-        return {info.node_name: info for info in infos if info.state == 0}
+        return [info for info in infos if info.state == 0]
 
     def _gcs(self) -> Any:
         return ray._raylet.GcsClient(address=self.address)
+
+
+def autoscaling(address: str, most_added: int) -> dict[str, Any]:
+    """What the autoscaler of a cluster reads."""
+    commands = ("initialization", "setup", "head_setup", "worker_setup")
+    starts = ("head_start_ray", "worker_start_ray")
+    lists = ("cluster_synced_files", "rsync_exclude", "rsync_filter")
+    return {
+        **{name: {} for name in ("file_mounts", "auth", "docker")},
+        **{name: [] for name in lists},
+        **{f"{name}_commands": [] for name in (*commands, *starts)},
+        "cluster_name": "test",
+        "max_workers": most_added,
+        "upscaling_speed": most_added,
+        "idle_timeout_minutes": 0.05,
+        "file_mounts_sync_continuously": False,
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "gcs_address": address,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "head_node_type": FAKE_HEAD_TYPE,
+        "available_node_types": {
+            FAKE_HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {
+                "resources": {"CPU": 1, "object_store_memory": STORE_BYTES},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": most_added,
+            },
+        },
+    }
 
 
 @contextmanager
@@ -256,7 +337,7 @@ def cluster(
 
     Args:
         environment: of all its processes.
-        num_nodes: beside the head.
+        num_nodes: that are there at once.
         dashboard: whether it has one.
         **options: see `Cluster`.
     """

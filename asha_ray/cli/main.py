@@ -413,6 +413,21 @@ def render(
     workers: Annotated[
         int | None, typer.Option(help="Workers on Ray. [default: what the cluster holds]")
     ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="What decodes. [default: auto, a GPU where there is one]"),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            help="GPUs that each worker reserves on Ray: 0.25, 0.5, 1 … [default: as many workers "
+            "share a GPU as its node has cores for]"
+        ),
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(help="On a cluster that others use, higher goes first. [default: 0]"),
+    ] = None,
     allow_mixed: Annotated[
         bool | None,
         typer.Option(
@@ -461,6 +476,9 @@ def render(
         preset=preset,
         executor=executor,
         workers=workers,
+        device=device,
+        gpus_per_worker=gpus_per_worker,
+        priority=priority,
         allow_mixed=allow_mixed,
         fresh=fresh,
     )

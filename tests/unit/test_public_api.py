@@ -70,9 +70,10 @@ COMMANDS = {
     "render": (
         "audio",
         "--allow-mixed --chunk-seconds --codec --config --crf --decay-rate --decay-shape "
-        "--decay-time --duration --executor --fit --fps --fresh --json --keyframe-gap --keyframes "
-        "--min-factor --model --model-dir --motion --normalise --out --preset --reuse --same-kind "
-        "--seed --size --start --stem --stems --stems-model --work --workers",
+        "--decay-time --device --duration --executor --fit --fps --fresh --gpus-per-worker --json "
+        "--keyframe-gap --keyframes --min-factor --model --model-dir --motion --normalise --out "
+        "--preset --priority --reuse --same-kind --seed --size --start --stem --stems "
+        "--stems-model --work --workers",
     ),
     "jobs cancel": ("job", "--address --json --token-file --work"),
     "jobs list": ("", "--json --limit --work"),
@@ -110,7 +111,8 @@ FIELDS = {
     "FeatureSettings": "stems stem stems_model model_dir normalise decay_time decay_rate "
     "decay_shape",
     "MotionSettings": "name keyframes keyframe_gap min_factor",
-    "RunSettings": "executor workers chunk_s work priority allow_mixed fresh",
+    "RunSettings": "executor device workers gpus_per_worker chunk_s work priority allow_mixed "
+    "fresh",
     "TrainSpec": "version kind images output preset size fit latent epochs batch_size "
     "learning_rate schedule kl_weight encoder_filters decoder_filters keyframes_from seed run",
     "TrainRun": "workers resume",
@@ -122,8 +124,9 @@ FIELDS = {
 
 OPTIONS = {
     "RENDER_OPTIONS": "allow_mixed audio chunk_seconds codec crf decay_rate decay_shape decay_time "
-    "duration executor fit fps fresh keyframe_gap keyframes min_factor model model_dir motion "
-    "normalise out preset priority seed size start stem stems stems_model work workers",
+    "device duration executor fit fps fresh gpus_per_worker keyframe_gap keyframes min_factor "
+    "model model_dir motion normalise out preset priority seed size start stem stems stems_model "
+    "work workers",
     "TRAIN_OPTIONS": "batch_size decoder_filters encoder_filters epochs fit images "
     "keyframes_from kl_weight latent learning_rate out preset resume schedule seed size workers",
     "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps model_dir normalise stem "
@@ -146,8 +149,8 @@ features: {stems: none, stem: mix, stems_model: null, model_dir: null, normalise
   decay_time: 0.25, decay_rate: 0.25, decay_shape: constant}
 motion: {name: seed-exponential, keyframes: null, keyframe_gap: 1.0, min_factor: 1.0}
 effects: []
-run: {executor: ray, workers: null, chunk_s: 10.0, work: null, priority: 0,
-      allow_mixed: false, fresh: false}
+run: {executor: ray, device: auto, workers: null, gpus_per_worker: null, chunk_s: 10.0, work: null,
+      priority: 0, allow_mixed: false, fresh: false}
 """
 
 

@@ -219,6 +219,17 @@ def test_every_option_leads_to_a_field(options, kind):
         assert last in model.model_fields, f"option {name} leads nowhere: {path}"
 
 
+def test_shares_of_gpus_are_those_that_ray_can_give():
+    for right in (0.25, 0.5, 1, 2):
+        spec = build(RenderSpec, {**PLACES, "run": {"gpus_per_worker": right}})
+        assert spec.run.gpus_per_worker == right
+    with pytest.raises(SpecError, match=r"run\.gpus_per_worker: 1\.5 is no share of GPUs that Ray"):
+        build(RenderSpec, {**PLACES, "run": {"gpus_per_worker": 1.5}})
+    for wrong in (0, -1, "many", float("nan"), float("inf")):
+        with pytest.raises(SpecError, match=r"run\.gpus_per_worker"):
+            build(RenderSpec, {**PLACES, "run": {"gpus_per_worker": wrong}})
+
+
 def test_filters_are_read_from_text_and_from_lists():
     base = {"images": "i", "output": "m"}
     assert build(TrainSpec, {**base, "encoder_filters": "8, 16"}).encoder_filters == (8, 16)

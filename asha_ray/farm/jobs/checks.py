@@ -100,7 +100,6 @@ def check_room(spec: JobSpec, nodes: Sequence[Mapping[str, float]], *, can_grow:
 def worker_needs(spec: JobSpec) -> dict[str, float]:
     """What one worker of a job needs at least, as Ray counts it."""
     needs = {"CPU": 1.0}
-    gpus = getattr(spec.run, "gpus_per_worker", None)
-    if gpus:
-        needs["GPU"] = gpus
+    if isinstance(spec, RenderSpec) and spec.run.gpus_per_worker:
+        needs["GPU"] = spec.run.gpus_per_worker
     return needs

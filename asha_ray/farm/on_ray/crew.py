@@ -15,6 +15,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from asha_ray.errors import InputError
 from asha_ray.farm.models import cache_folder
+from asha_ray.farm.on_ray.capacity import Resources
 from asha_ray.farm.on_ray.runtime import (
     draining_nodes,
     is_head_there,
@@ -22,8 +23,7 @@ from asha_ray.farm.on_ray.runtime import (
     own_error,
     require_head,
 )
-from asha_ray.farm.rendering.numerics import refusal
-from asha_ray.farm.rendering.scheduler import (
+from asha_ray.farm.rendering.crew import (
     Done,
     Event,
     Failed,
@@ -33,10 +33,13 @@ from asha_ray.farm.rendering.scheduler import (
     Refused,
     Worker,
 )
+from asha_ray.farm.rendering.numerics import refusal
 from asha_ray.farm.rendering.worker import ChunkRenderer, ChunkTask, WorkerJob, worker_name
 from asha_ray.scratch import sweep, system_folder
 from asha_ray.values import Segment
 
+OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+"""What Ray's options call its resources."""
 STOP_S = 5.0
 """What a worker may take to put away a chunk that is not wanted any more."""
 COUNT_S = 0.5
@@ -126,29 +129,31 @@ class RayCrew:
 
     Args:
         job: what they render.
-        room: how many there should be, asked again and again as nodes come and go.
-        resources: of each, as Ray's options.
+        room: how many there should be, asked again and again as nodes and other jobs come and go,
+            with how many would have something to do; None where nobody can say.
+        resources: of each, by Ray's names.
         kind: their class.
     """
 
     def __init__(
         self,
         job: WorkerJob,
-        room: Callable[[], int],
-        resources: Mapping[str, float],
+        room: Callable[[int | None], int | None],
+        resources: Resources,
         kind: type[RenderActor] = RenderActor,
     ) -> None:
         self._job, self._room, self._kind = job, room, kind
-        self._options = {"max_restarts": 0, "max_concurrency": 2, **resources}
+        named = {OPTIONS[kind]: amount for kind, amount in resources.items()}
+        self._options = {"max_restarts": 0, "max_concurrency": 2, **named}
         self._actors: dict[Worker, _Actor] = {}
         self._calls: dict[Any, tuple[Worker, Call]] = {}
         self._num_started = 0
         self._count_at = 0.0
 
-    def room(self) -> int:
+    def room(self, most: int | None) -> int | None:
         """As the cluster is now."""
         # Without a head no actor can be asked for.
-        return self._room() if is_head_there() else 0
+        return self._room(most) if is_head_there() else None
 
     def start(self) -> Worker:
         """Ask Ray for an actor; where there is no room it waits for some."""

@@ -1,32 +1,44 @@
 """A render's work on Ray: tasks for analysis and assembly, warm actors for chunks."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from asha_ray.audio.parallel import Spread
 from asha_ray.errors import SpecError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
-from asha_ray.farm.on_ray.crew import RayCrew
+from asha_ray.farm.on_ray.capacity import Capacity, Growth, Resources
+from asha_ray.farm.on_ray.cluster import (
+    await_node,
+    holding_node,
+    read_capacity,
+    read_growth,
+    require_cpu,
+)
+from asha_ray.farm.on_ray.crew import OPTIONS, RayCrew
+from asha_ray.farm.on_ray.metrics import Metrics
 from asha_ray.farm.on_ray.ray_map import MAX_RETRIES, map_on_ray
 from asha_ray.farm.on_ray.runtime import (
     is_one_machine,
-    largest_node_cpus,
+    is_own_ray,
     num_devices,
     ray_cluster,
-    require_cpu,
     result_of,
 )
+from asha_ray.farm.on_ray.share import Share, repeating
+from asha_ray.farm.on_ray.workers import Asked, ask, num_workers
 from asha_ray.farm.rendering.assemble import AssemblyJob, assemble
-from asha_ray.farm.rendering.plan import cpu_threads
+from asha_ray.farm.rendering.plan import MAX_THREADS, cpu_threads
 from asha_ray.farm.rendering.scheduler import Scheduler, Watch
 from asha_ray.farm.rendering.survey import Survey, survey
 from asha_ray.farm.rendering.worker import ChunkTask, WorkerJob
-from asha_ray.progress import Progress
+from asha_ray.progress import NullProgress, Progress
 from asha_ray.scratch import sweep, system_folder
+from asha_ray.spec import RunSettings
 from asha_ray.vae.generator import pick_device
 from asha_ray.values import Segment
 from asha_ray.video.probe import VideoReport
@@ -35,27 +47,38 @@ FEW_BLOCKS = 10
 """Blocks of a minute that are measured in this process: a task would take longer to begin."""
 MAX_BLOCKS, MAX_PARTS = 64, 16
 """At once, on any cluster: 8 MB each and 60 MB each lie in the object store meanwhile."""
-MAX_WORKERS_PER_GPU = 4
-CORES_PER_ENCODER = 8
 
 
 class RayExecutor:
     """Does a render's work on a Ray cluster, or on a local Ray of its own.
 
     Args:
-        workers: how many actors decode; as many as the cluster holds where None.
+        run: what a person wants of the cluster.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers
+    def __init__(self, run: RunSettings | None = None) -> None:
+        self._run = run or RunSettings()
         self._stack = ExitStack()
+        self._warming = ExitStack()
+        self._growth = Growth()
+        self._share: Share | None = None
         self._crew: RayCrew | None = None
         self._scheduler: Scheduler | None = None
+        self._metrics: Metrics | None = None
 
     def __enter__(self) -> Self:
-        """Join or start Ray."""
-        self._stack.enter_context(ray_cluster())
-        require_cpu()
+        """Join or start Ray.
+
+        Raises:
+            ResourceError: if the cluster has no CPU, and will have none.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(ray_cluster())
+            self._growth = read_growth()
+            require_cpu(self._capacity())
+            if not is_own_ray():
+                self._share = Share(self._run.priority)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -66,35 +89,97 @@ class RayExecutor:
             self._stack.close()
 
     def _dismiss(self) -> None:
+        self._warming.close()
         if self._crew:
             self._crew.close()
+        if self._share:
+            self._share.leave()
+        if self._metrics:
+            self._metrics.rest()
         self._crew = self._scheduler = None
 
-    def survey(self, codec: str) -> Survey:
-        """This machine where it is all there is, else a machine that would render."""
-        device = self._device()
-        if is_one_machine():
+    def _capacity(self) -> Capacity:
+        return read_capacity(self._growth)
+
+    def _is_alone(self) -> bool:
+        """Whether this machine is all there is, and will be."""
+        return is_one_machine() and not self._growth
+
+    def survey(self, codec: str, progress: Progress | None = None) -> Survey:
+        """This machine where it is all there is, else a machine that would render.
+
+        Raises:
+            ResourceError: if the cluster has no node that could hold a worker, and will not.
+        """
+        capacity, device = self._capacity(), self._device()
+        asked = self._ask(capacity, device).require(capacity)
+        if self._is_alone():
             return survey(device, codec)
-        looker = ray.remote(num_cpus=0, num_gpus=0.01 if device == "cuda" else 0)(survey)
-        found: Survey = result_of(looker.remote(device, codec))
+        if self._share:  # from here on, until the workers themselves ask: others make room
+            want_one = partial(self._share.ask, 1, asked, capacity.total())
+            self._warming.enter_context(repeating(want_one))
+        looker = ray.remote(max_retries=MAX_RETRIES, **_looking(capacity, asked, device))(survey)
+        reference = looker.remote(device, codec)
+        if not capacity.now(asked):
+            await_node(reference, asked, self._growth, (progress or NullProgress()).note)
+        found: Survey = result_of(reference)
         return found
 
     def cores(self) -> int:
         """As many as this machine has, within reason and within a node's."""
-        return max(1, min(cpu_threads(), largest_node_cpus()))
+        return self._ask(self._capacity(), self._device()).cores
 
     def _device(self) -> str:
-        """A GPU where the cluster has one, else as this machine."""
+        """As a person said; else a GPU where the cluster has one, else as this machine."""
+        if self._run.device != "auto":
+            return self._run.device
         local = pick_device()
-        if num_devices("GPU") >= 1 and (local == "cuda" or not is_one_machine()):
+        if self._capacity().largest("GPU") >= 1 and (local == "cuda" or not self._is_alone()):
             return "cuda"
         return "cpu" if local == "cuda" else local
 
-    def warm_up(self, job: WorkerJob) -> None:
-        """Ask for the actors; they load the model meanwhile."""
-        self._crew = RayCrew(job, partial(self._num_workers, job), _actor_resources(job))
+    def _ask(self, capacity: Capacity, device: str) -> Asked:
+        return ask(
+            capacity,
+            on_gpu=device == "cuda",
+            gpus_per_worker=self._run.gpus_per_worker,
+            most_cores=cpu_threads() if self._is_alone() else MAX_THREADS,
+        )
+
+    def warm_up(self, job: WorkerJob) -> Mapping[str, float]:
+        """Ask for the actors; they load the model meanwhile.
+
+        Raises:
+            ResourceError: if the cluster has no node that could hold one, and will not.
+        """
+        capacity = self._capacity()
+        asking = self._ask(capacity, job.numerics.device)
+        asked = asking.require(capacity, job.memory_bytes)
+        room = partial(self._room, asked, asking.counted(asked))
+        self._crew = RayCrew(job, room, asked)
         self._scheduler = Scheduler(self._crew)
+        self._warming.close()
         self._scheduler.warm_up()
+        if self._share:  # others may want what is held while nothing is rendered yet
+            self._warming.enter_context(repeating(self._scheduler.warm_up))
+        return asking.resources
+
+    def _room(self, asked: Resources, counted: Resources, most: int | None) -> int:
+        """How many workers there should be, as the cluster and those who share it are now."""
+        capacity = self._capacity()
+        wanted = num_workers(capacity, counted, wanted=self._run.workers, most=most)
+        share = self._share.ask(wanted, asked, capacity.total()) if self._share else None
+        return wanted if share is None else min(wanted, share)
+
+    @contextmanager
+    def _asking(self, asked: Resources) -> Iterator[None]:
+        """Want so much of the cluster while something is done that is no chunk."""
+        if self._share is None:
+            yield
+            return
+        with repeating(partial(self._share.ask, 1, asked, self._capacity().total())):
+            yield
+        self._share.leave()
 
     def analyze(
         self, job: AnalysisJob, work: str | None, progress: Progress | None = None
@@ -104,7 +189,7 @@ class RayExecutor:
         Raises:
             SpecError: if stems have no place to go that every machine sees.
         """
-        if job.separator is not None and work is None and not is_one_machine():
+        if job.separator is not None and work is None and not self._is_alone():
             raise SpecError(
                 "listening to stems on several machines: they need a place that all of them see; "
                 "give --work or --out on s3:// or on a shared disk"
@@ -124,22 +209,32 @@ class RayExecutor:
         if self._scheduler is None:
             self.warm_up(job)
         assert self._scheduler is not None  # noqa: S101 (warm_up makes it)
-        yield from self._scheduler.run(tasks, watch)
+        self._warming.close()
+        self._metrics = self._metrics or Metrics()
+        yield from self._scheduler.run(tasks, self._metrics.watching(watch))
 
     def assemble(self, job: AssemblyJob) -> VideoReport:
         """Join what was rendered: here, or in a task where there are more machines than this."""
         self._dismiss()
-        if is_one_machine():  # another process would take seconds to begin
+        if self._is_alone():  # another process would take seconds to begin
             return assemble(job)
-        report: VideoReport = result_of(_remote(_assemble_anywhere).remote(job))
+        with self._asking({"CPU": 1.0}):  # so that other jobs make room for it
+            report: VideoReport = result_of(_remote(_assemble_anywhere).remote(job))
         return report
 
-    def _num_workers(self, job: WorkerJob) -> int:
-        if self._workers:
-            return self._workers
-        if job.numerics.device == "cuda":
-            return max(1, int(num_devices("GPU"))) * _workers_per_gpu()
-        return max(1, int(num_devices("CPU")) // job.cores)
+
+def _looking(capacity: Capacity, asked: Resources, device: str) -> dict[str, Any]:
+    """Ray's options for a look at a node that holds a worker: at one that is there, or to come.
+
+    Where one is there already it reserves as good as nothing, so that nobody need make room.
+    """
+    if not capacity.now(asked):
+        return {OPTIONS[kind]: amount for kind, amount in asked.items()}
+    if device == "cuda":
+        return {"num_cpus": 0, "num_gpus": 0.01}
+    node = holding_node(asked)
+    where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} if node else {}
+    return {"num_cpus": 0, **where}
 
 
 def _assemble_anywhere(job: AssemblyJob) -> VideoReport:
@@ -150,18 +245,3 @@ def _assemble_anywhere(job: AssemblyJob) -> VideoReport:
 
 def _remote(function: Callable[..., Any], num_cpus: int = 1) -> Any:
     return ray.remote(num_cpus=num_cpus, max_retries=MAX_RETRIES)(function)
-
-
-def _actor_resources(job: WorkerJob) -> dict[str, float]:
-    resources = {"num_cpus": max(1.0, job.cores - 1.0)}
-    if job.numerics.device == "cuda":
-        resources["num_gpus"] = 1.0 / _workers_per_gpu()
-    return resources
-
-
-def _workers_per_gpu() -> int:
-    """Workers that share a GPU: one encoder on CPUs cannot keep up with its decoder, so several
-    encode consecutive chunks, as many as there are cores for.
-    """
-    cores_per_gpu = num_devices("CPU") / max(1.0, num_devices("GPU"))
-    return int(min(MAX_WORKERS_PER_GPU, max(1, cores_per_gpu // CORES_PER_ENCODER)))

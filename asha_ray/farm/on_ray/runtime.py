@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from asha_ray.errors import AshaError, FarmError, ResourceError
+from asha_ray.errors import AshaError, FarmError
 
 # Read by Ray when it is first imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -39,10 +39,17 @@ class Head:
     Args:
         address: `host:port`.
         clock: seconds.
+        is_own: whether this process has started it, for itself.
     """
 
-    def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.address, self._clock = address, clock
+    def __init__(
+        self,
+        address: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        is_own: bool = False,
+    ) -> None:
+        self.address, self.is_own, self._clock = address, is_own, clock
         self._away_since: float | None = None
         self._knocked_at = clock()
 
@@ -88,8 +95,8 @@ _heads: list[Head] = []
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
-    head = Head(str(ray.get_runtime_context().gcs_address))
+def _watched(*, is_own: bool = False) -> Iterator[None]:
+    head = Head(str(ray.get_runtime_context().gcs_address), is_own=is_own)
     _heads.append(head)
     try:
         yield
@@ -100,6 +107,11 @@ def _watched() -> Iterator[None]:
 def is_head_there() -> bool:
     """Whether calls that the head must answer may be made."""
     return all(head.is_there() for head in _heads)
+
+
+def is_own_ray() -> bool:
+    """Whether this process has started Ray for itself, so that nobody else uses it."""
+    return any(head.is_own for head in _heads)
 
 
 def require_head() -> None:
@@ -145,7 +157,7 @@ def ray_cluster(*, dashboard: bool = False) -> Iterator[None]:
         remedy = "check RAY_ADDRESS" if address else "or use --executor serial"
         raise FarmError(f"{where}: {error}; {remedy}") from error
     try:
-        with _watched():
+        with _watched(is_own=not address):
             yield
     finally:
         ray.shutdown()
@@ -227,27 +239,11 @@ def num_devices(kind: str) -> float:
     return float(ray.cluster_resources().get(kind, 0))
 
 
-def largest_node_cpus() -> int:
-    """CPUs of the cluster's largest node: nothing that asks for more would ever find a place."""
-    await_head()
-    return max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
-
-
 def is_one_machine() -> bool:
     """Whether the cluster is this machine and no other."""
     await_head()
     alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     return alive == [ray.get_runtime_context().get_node_id()]
-
-
-def require_cpu() -> None:
-    """Refuse a cluster that can hold no worker.
-
-    Raises:
-        ResourceError: if it has no CPU at all.
-    """
-    if num_devices("CPU") < 1:
-        raise ResourceError("using the Ray cluster: it has no CPU to work on; add a node with some")
 
 
 def is_node_alive(node: str) -> bool:

@@ -1,17 +1,19 @@
 """A render's chunks, from those that are there already to the last one that is missing."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from asha_ray.errors import AshaError, FarmError, SegmentError
 from asha_ray.farm.rendering.executor import Executor
 from asha_ray.farm.rendering.plan import Plan
-from asha_ray.farm.rendering.scheduler import Watch
+from asha_ray.farm.rendering.scheduler import RETRIES, Watch
 from asha_ray.farm.rendering.worker import ChunkTask, WorkerJob
 from asha_ray.faults import reach
 from asha_ray.progress import Progress
 from asha_ray.storage.journal import Journal
 from asha_ray.storage.work import WorkRoot
-from asha_ray.values import Segment
+from asha_ray.values import Chunk, LatentPath, Segment
 from asha_ray.video.frames import chunk_latents
 
 
@@ -43,6 +45,7 @@ class ChunkWork:
         self._segments: dict[str, Segment] = {}
         self._reused: set[str] = set()
         self._num_frames_done = 0
+        self._num_retries = self._num_workers = 0
         self.num_reused = 0
 
     @property
@@ -91,7 +94,14 @@ class ChunkWork:
         self._report(-self._num_frames_done)
         self._report(manifest.num_frames - self.num_missing_frames)
         self._progress.stage("rendering", self.num_missing_frames, "frames")
-        watch = Watch(self._hear_frames, self._journal.tell, self._tell_lonely)
+        watch = Watch(
+            on_frames=self._hear_frames,
+            tell=self._hear,
+            on_lonely=self._tell_lonely,
+            on_crew=self._hear_crew,
+            render=manifest.render_id,
+            num_reused=self.num_reused,
+        )
         try:
             for segment in self._executor.render(self._job, self._tasks(), watch):
                 self._segments[segment.chunk_id] = segment
@@ -102,15 +112,25 @@ class ChunkWork:
         except KeyboardInterrupt:
             self._progress.note(self._state())
             raise
+        self._hear_crew(0, 0)
         return tuple(self._segments[chunk.chunk_id] for chunk in manifest.chunks)
 
-    def _tasks(self) -> Iterator[ChunkTask]:
+    def _tasks(self) -> "_Tasks":
         given = set(self._segments)
+        missing = []
         for chunk in self._plan.manifest.chunks:
             if chunk.chunk_id not in given:
                 given.add(chunk.chunk_id)  # two chunks may show the same
-                latents = chunk_latents(self._plan.path, chunk, self._job.numerics.batch_size)
-                yield ChunkTask(chunk, latents)
+                missing.append(chunk)
+        return _Tasks(missing, self._plan.path, self._job.numerics.batch_size)
+
+    def _hear(self, event: str, **fields: Any) -> None:
+        self._num_retries += event in RETRIES
+        self._journal.tell(event, **fields)
+
+    def _hear_crew(self, num_workers: int, _num_waiting: int) -> None:
+        self._num_workers = num_workers
+        self._report(0)
 
     def _hear_frames(self, num_frames: int) -> None:
         self._progress.advance(num_frames)
@@ -122,6 +142,8 @@ class ChunkWork:
             "frames_done": self._num_frames_done,
             "chunks_done": len(self._segments),
             "reused_chunks": self.num_reused,
+            "retries": self._num_retries,
+            "workers": self._num_workers,
         }
         self._journal.status(stage="rendering", **done)
         self._progress.tell(**done)
@@ -137,3 +159,20 @@ class ChunkWork:
         if not self._segments:
             return error
         return FarmError(f"{error}\n{self._state()}; the same command goes on")
+
+
+class _Tasks(Iterator[ChunkTask]):
+    """Chunks as tasks: latents are made as they are drawn, and it is known how many are left."""
+
+    def __init__(self, chunks: Sequence[Chunk], path: LatentPath, batch_size: int) -> None:
+        self._chunks, self._path, self._batch_size = deque(chunks), path, batch_size
+
+    def __next__(self) -> ChunkTask:
+        """The next."""
+        if not self._chunks:
+            raise StopIteration
+        chunk = self._chunks.popleft()
+        return ChunkTask(chunk, chunk_latents(self._path, chunk, self._batch_size))
+
+    def __length_hint__(self) -> int:
+        return len(self._chunks)

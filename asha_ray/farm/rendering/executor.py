@@ -10,20 +10,13 @@ from asha_ray.audio.parallel import Spread, map_in_threads
 from asha_ray.errors import AshaError, FarmError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.rendering.assemble import AssemblyJob, assemble
+from asha_ray.farm.rendering.crew import Done, Event, Failed, Made, Ready, Worker
 from asha_ray.farm.rendering.plan import cpu_threads
-from asha_ray.farm.rendering.scheduler import (
-    Done,
-    Event,
-    Failed,
-    Made,
-    Ready,
-    Scheduler,
-    Watch,
-    Worker,
-)
+from asha_ray.farm.rendering.scheduler import Scheduler, Watch
 from asha_ray.farm.rendering.survey import Survey, survey
 from asha_ray.farm.rendering.worker import ChunkRenderer, ChunkTask, WorkerJob, worker_name
 from asha_ray.progress import Progress
+from asha_ray.spec import RunSettings
 from asha_ray.values import Segment
 from asha_ray.video.convert import prepare
 from asha_ray.video.probe import VideoReport
@@ -32,14 +25,18 @@ from asha_ray.video.probe import VideoReport
 class Executor(Protocol):
     """Does a render's work somewhere. Used as a context; leaving it frees what it took."""
 
-    def survey(self, codec: str) -> Survey:
+    def survey(self, codec: str, progress: Progress | None = None) -> Survey:
         """What the machines are that render; `codec` is what was asked for."""
 
     def cores(self) -> int:
         """CPU cores for each worker: for its decoders and its encoder."""
 
-    def warm_up(self, job: WorkerJob) -> None:
-        """Begin to load the model where it will be needed; returns at once."""
+    def warm_up(self, job: WorkerJob) -> Mapping[str, float]:
+        """Begin to load the model where it will be needed.
+
+        Returns:
+            At once, what each worker takes: `CPU`, and `GPU` where it has one.
+        """
 
     def analyze(
         self, job: AnalysisJob, work: str | None, progress: Progress | None = None
@@ -71,7 +68,7 @@ class SerialCrew:
         self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._index = -1
 
-    def room(self) -> int:
+    def room(self, most: int | None) -> int:  # noqa: ARG002
         """This process."""
         return 1
 
@@ -131,24 +128,30 @@ class SerialCrew:
 
 
 class SerialExecutor:
-    """Does everything in this process, one thing after the other."""
+    """Does everything in this process, one thing after the other.
 
-    def __init__(self) -> None:
+    Args:
+        device: that decodes, see `survey`.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        self._device = device
         self._crew: SerialCrew | None = None
         # The compiled conversion is loaded while the model is read and the render planned.
         threading.Thread(target=prepare, name="prepare", daemon=True).start()
 
-    def survey(self, codec: str) -> Survey:
+    def survey(self, codec: str, progress: Progress | None = None) -> Survey:  # noqa: ARG002
         """This machine."""
-        return survey(codec=codec)
+        return survey(self._device, codec)
 
     def cores(self) -> int:
         """As many as this machine has, within reason."""
         return cpu_threads()
 
-    def warm_up(self, job: WorkerJob) -> None:
+    def warm_up(self, job: WorkerJob) -> Mapping[str, float]:
         """Load the model while the sound is analysed."""
         self._crew = SerialCrew(job)
+        return {"CPU": float(job.cores)}
 
     def analyze(
         self, job: AnalysisJob, work: str | None, progress: Progress | None = None
@@ -182,10 +185,11 @@ class SerialExecutor:
             self._crew.close()
 
 
-def executor_for(name: str, workers: int | None = None) -> Executor:
-    """The executor of that name, `serial` or `ray`; with Ray, with so many decoders."""
+def executor_for(name: str, run: RunSettings | None = None) -> Executor:
+    """The executor of that name, `serial` or `ray`, with a render's settings for it."""
+    run = run or RunSettings()
     if name == "serial":
-        return SerialExecutor()
+        return SerialExecutor(run.device)
     from asha_ray.farm.on_ray.executor import RayExecutor
 
-    return RayExecutor(workers)
+    return RayExecutor(run)

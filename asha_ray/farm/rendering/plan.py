@@ -10,6 +10,7 @@ from asha_ray import ffmpeg
 from asha_ray.errors import FeaturesError, ResourceError, SpecError
 from asha_ray.farm.listening.analysis import Analysis
 from asha_ray.farm.models import load_keyframes
+from asha_ray.farm.rendering.worker import WorkerJob
 from asha_ray.motion.seed import SeedPath, seed_path
 from asha_ray.spec import MotionSettings, RenderSpec, parse_size
 from asha_ray.storage import join, parent
@@ -33,6 +34,11 @@ MAX_THREADS = 8
 ENCODER_THREADS = 8
 """Of every encoder on every machine: its output depends on them, and a render that was begun on one
 machine or cluster must be able to go on upon another. On two cores eight cost nothing."""
+
+PROCESS_BYTES, GPU_PROCESS_BYTES = 500 << 20, 1500 << 20
+"""Of a worker with nothing loaded but its libraries: torch's alone, and those of a GPU beside."""
+ENCODER_PICTURES = 100
+"""In 4:2:0 that an encoder holds: what it looks ahead, what eight threads work at, references."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,19 @@ def check_memory(files: ModelFiles, numerics: Numerics, num_decoders: int = 1) -
             f"{needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; use a "
             "machine with more memory or a smaller model"
         )
+
+
+def worker_bytes(files: ModelFiles, job: WorkerJob) -> int:
+    """Memory of the machine that one worker takes, in bytes, on the safe side.
+
+    On a GPU, what decoding takes lies there; both devices have the encoder's pictures here.
+    """
+    width, height = job.size
+    encoding = ENCODER_PICTURES * width * height * 3 // 2
+    if job.numerics.device != "cpu":
+        return GPU_PROCESS_BYTES + encoding
+    decoding = decode_bytes(files.architecture, job.numerics.batch_size)
+    return PROCESS_BYTES + encoding + job.num_decoders * decoding
 
 
 def make_plan(

@@ -23,6 +23,7 @@ from asha_ray.farm.rendering.plan import (
     make_plan,
     video_size,
     work_uri,
+    worker_bytes,
 )
 from asha_ray.farm.rendering.space import check_space
 from asha_ray.farm.rendering.survey import choose_codec
@@ -81,7 +82,7 @@ def render(spec: RenderSpec, progress: Progress | None = None) -> RenderResult:
     spec = absolute_paths(spec)
     storage_of(spec.output).check_writable(spec.output)
     job = analysis_job(spec.audio, spec.video.fps, spec.features)
-    executor = executor_for(spec.run.executor, spec.run.workers)
+    executor = executor_for(spec.run.executor, spec.run)
     files = load_files(spec.model, decoder_only=True)
     with _swept(spec), executor:
         return _render_on(executor, spec, job, files, progress, started)
@@ -97,7 +98,7 @@ def _render_on(
 ) -> RenderResult:
     work = work_uri(spec)
     worker_job = _worker_job(executor, spec, files, progress)
-    executor.warm_up(worker_job)
+    progress.tell(worker=dict(executor.warm_up(worker_job)))
 
     progress.stage("listening", unit="s of sound")
     analysis = executor.analyze(job, work, progress)
@@ -145,7 +146,7 @@ def _worker_job(
     executor: Executor, spec: RenderSpec, files: ModelFiles, progress: Progress
 ) -> WorkerJob:
     """What could make two machines differ, chosen here, once, for all of them."""
-    found, cores = executor.survey(spec.video.codec), executor.cores()
+    found, cores = executor.survey(spec.video.codec, progress), executor.cores()
     numerics, chosen = choose(found.kind, files, keyframes_of(spec, files))
     numerics = replace(numerics, torch_version=found.torch_version)
     codec, why = choose_codec(spec.video.codec, found)
@@ -167,7 +168,7 @@ def _worker_job(
         fresh=spec.run.fresh,
     )
     check_memory(files, numerics, job.num_decoders)
-    return job
+    return replace(job, memory_bytes=worker_bytes(files, job))
 
 
 def _finish(

@@ -7,17 +7,27 @@ and stays. At most one chunk is in a worker's hands, so work in flight is bounde
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from operator import length_hint
 from statistics import median
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from asha_ray.errors import AshaError, FarmError, InputError, ResourceError
+from asha_ray.farm.rendering.crew import (
+    Crew,
+    Done,
+    Event,
+    Failed,
+    Lost,
+    Made,
+    Ready,
+    Refused,
+    Worker,
+)
 from asha_ray.farm.rendering.worker import ChunkTask
 from asha_ray.values import Segment
-
-Worker = Hashable
 
 MAX_ATTEMPTS = 3
 """How often a chunk is tried that fails by itself: a disk may be full for a moment."""
@@ -38,83 +48,8 @@ SLOW_FACTOR, SLOW_S = 2.5, 10.0
 NUM_REMEMBERED = 101
 LONELY_S = 30.0
 """Without a worker for so long, a person is told."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A worker can take chunks now; `name` is what records call it."""
-
-    worker: Worker
-    name: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A worker must not render, and why."""
-
-    worker: Worker
-    reason: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """A worker has made so many more frames of its chunk."""
-
-    worker: Worker
-    num_frames: int
-
-
-@dataclass(frozen=True)
-class Done:
-    """A worker has committed its chunk's segment."""
-
-    worker: Worker
-    segment: Segment
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A worker's chunk failed; the worker itself goes on."""
-
-    worker: Worker
-    error: AshaError
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A worker is gone, and why; `blameless` where its whole node is gone or was leaving."""
-
-    worker: Worker
-    reason: str
-    blameless: bool = False
-
-
-Event = Ready | Refused | Made | Done | Failed | Lost
-
-
-class Crew(Protocol):
-    """Workers, as a scheduler sees them."""
-
-    def room(self) -> int:
-        """How many workers there should be now."""
-
-    def start(self) -> Worker:
-        """Ask for one more; it is `Ready`, `Refused` or `Lost` later."""
-
-    def give(self, worker: Worker, task: ChunkTask) -> None:
-        """Hand a chunk to a ready worker; it is `Done` or `Failed`, or the worker `Lost`, later."""
-
-    def take_back(self, worker: Worker) -> None:
-        """Ask a worker to give up its chunk; it answers as to any chunk, and soon."""
-
-    def end(self, worker: Worker) -> None:
-        """Let a worker go; nothing is heard of it any more."""
-
-    def leaving(self) -> Mapping[Worker, float]:
-        """Workers whose node is going away, with the seconds they still have."""
-
-    def wait(self, timeout_s: float) -> list[Event]:
-        """What happened, or nothing after so many seconds."""
+RETRIES = frozenset({"chunk-failed", "worker-lost"})
+"""Events after which something is done once more."""
 
 
 @dataclass
@@ -150,11 +85,17 @@ class Watch:
         on_frames: of frames as they are made, and, as a negative number, of those that are lost.
         tell: of events by name, with fields; see `Journal.tell`.
         on_lonely: once in a while, that there is no worker.
+        on_crew: of the workers that are ready or at work, and of the chunks that nobody has begun.
+        render: whose chunks they are, for whoever counts.
+        num_reused: chunks of it that were there already, likewise.
     """
 
     on_frames: Callable[[int], None] = lambda _: None
     tell: Callable[..., None] = _ignore
     on_lonely: Callable[[], None] = lambda: None
+    on_crew: Callable[[int, int], None] = lambda _workers, _waiting: None
+    render: str = ""
+    num_reused: int = 0
 
 
 class Scheduler:
@@ -170,25 +111,29 @@ class Scheduler:
         self._open: dict[int, _Open] = {}
         self._again: deque[tuple[float, int]] = deque()
         self._hands: dict[Worker, _Hand] = {}
-        self._starting: set[Worker] = set()
+        self._starting: dict[Worker, None] = {}
         self._idle: list[Worker] = []
         self._leaving: set[Worker] = set()
+        self._yielding: set[Worker] = set()
+        self._waiting: Iterator[ChunkTask] | None = None
+        self._told: tuple[int, int] | None = None
         self._names: dict[Worker, str] = {}
         self._seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
         self._num_failed_starts = self._num_quick_losses = self._num_refused = 0
         self._start_after = self._review_at = 0.0
-        self._room = 0
+        self._room = self._limit = 0
         self._lonely_since: float | None = None
 
     def warm_up(self) -> None:
-        """Ask for workers now; what they need to be ready they do meanwhile."""
+        """Ask for workers now, or let some go; what they need to be ready they do meanwhile."""
         self._review()
 
     def run(self, tasks: Iterable[ChunkTask], watch: Watch | None = None) -> Iterator[Segment]:
         """Segments as they are committed, each chunk's once, in any order.
 
         Args:
-            tasks: drawn one by one, as workers become free.
+            tasks: drawn one by one, as workers become free. Where its iterator has a length hint,
+                there are no more workers than chunks to do.
             watch: hears how it goes.
 
         Raises:
@@ -196,7 +141,8 @@ class Scheduler:
             FarmError: if workers die over and over.
         """
         self._watch = watch or Watch()
-        waiting = iter(tasks)
+        self._told, self._review_at = None, 0.0
+        waiting = self._waiting = iter(tasks)
         while True:
             if not self._open:  # no worker need be waited for where all is there
                 task = next(waiting, None)
@@ -205,6 +151,7 @@ class Scheduler:
                 self._again.append((0.0, self._take(task)))
             self._review()
             self._hand_out(waiting)
+            self._tell_crew()
             for event in self._crew.wait(POLL_S):
                 segment = self._hear(event)
                 if segment is not None:
@@ -215,20 +162,79 @@ class Scheduler:
         return task.chunk.index
 
     def _review(self) -> None:
-        """Now and then: fill the crew up, and see who must leave."""
+        """Now and then: fill the crew up or let some go, and see who must leave."""
         now = self._clock()
         if now < self._review_at:
             return
         self._review_at = now + REVIEW_S
         self._see_who_leaves()
-        if now >= self._start_after:
-            num_there = len(self._starting) + len(self._idle) + len(self._hands)
-            room = self._crew.room()
-            if room != self._room:  # other nodes: whoever refused may be gone
-                self._room, self._num_refused = room, 0
-            for _ in range(room - num_there - self._num_refused):
-                self._starting.add(self._crew.start())
+        needed = self._num_needed()
+        # Near the end one idle worker stays, for a chunk that is lost or slow; none is started.
+        spare = bool(self._idle and self._hands)
+        most = None if needed is None else needed + spare
+        room = self._crew.room(most)
+        if room is not None:
+            if room not in (most, self._limit):  # other nodes: whoever refused may be gone
+                self._limit, self._num_refused = room, 0
+            self._let_some_go(max(room, self._room))  # not for what may be over in a moment
+            self._fill_up(room if needed is None else min(room, needed), now)
+            self._room = room
         self._notice_loneliness(now)
+
+    def _num_needed(self) -> int | None:
+        """Workers that have something to do; None where nobody knows."""
+        num_waiting = self._num_waiting()
+        if num_waiting is None:
+            return None
+        now = self._clock()
+        return num_waiting + len(self._hands) + len(self._slow_ones(now))
+
+    def _num_waiting(self) -> int | None:
+        """Chunks that no worker has in hand; None where nobody knows."""
+        left = -1 if self._waiting is None else length_hint(self._waiting, -1)
+        if left < 0:
+            return None
+        return left + sum(index in self._open for _, index in self._again)
+
+    def _fill_up(self, room: int, now: float) -> None:
+        """Keep those who were to end, then start new ones."""
+        staying = self._num_staying()
+        for worker in list(self._yielding)[: max(0, room - staying)]:
+            self._yielding.remove(worker)
+        if now < self._start_after:
+            return
+        num_there = len(self._starting) + len(self._idle) + len(self._hands)
+        for _ in range(room - num_there - self._num_refused):
+            self._starting[self._crew.start()] = None
+
+    def _let_some_go(self, room: int) -> None:
+        """Where there are too many: who has nothing in hand ends, others after their chunk."""
+        excess = self._num_staying() - room
+        for _ in range(min(excess, len(self._starting) + len(self._idle))):
+            if self._starting:
+                self._crew.end(self._starting.popitem()[0])  # the latest
+            else:
+                self._dismiss(self._idle.pop())
+            excess -= 1
+        staying = self._hands.keys() - self._yielding - self._leaving
+        # Who began first is done first.
+        for worker in sorted(staying, key=lambda worker: self._hands[worker].began)[
+            : max(0, excess)
+        ]:
+            self._yielding.add(worker)
+            self._watch.tell("worker-yielding", worker=self._names[worker])
+
+    def _num_staying(self) -> int:
+        """Workers, but for those who end after their chunk."""
+        num_busy = len(self._hands.keys() - self._yielding - self._leaving)
+        return len(self._starting) + len(self._idle) + num_busy
+
+    def _tell_crew(self) -> None:
+        """Tell how many are at work and how much waits, where it has changed."""
+        there = len(self._idle) + len(self._hands), self._num_waiting() or 0
+        if there != self._told:
+            self._told = there
+            self._watch.on_crew(*there)
 
     def _notice_loneliness(self, now: float) -> None:
         if self._idle or self._hands:
@@ -258,6 +264,7 @@ class Scheduler:
     def _dismiss(self, worker: Worker) -> None:
         self._watch.tell("worker-ended", worker=self._names.pop(worker, ""))
         self._leaving.discard(worker)
+        self._yielding.discard(worker)
         self._crew.end(worker)
 
     def _hand_out(self, waiting: Iterator[ChunkTask]) -> None:
@@ -293,20 +300,23 @@ class Scheduler:
 
     def _repeat_slow_ones(self, now: float) -> None:
         """Near the end, let an idle worker try a chunk that takes another too long."""
+        for began, index in self._slow_ones(now)[: len(self._idle)]:
+            about = _about(self._open[index].task)
+            self._watch.tell("chunk-repeated", **about, after_s=round(now - began, 3))
+            self._give(self._idle.pop(), index)
+
+    def _slow_ones(self, now: float) -> list[tuple[float, int]]:
+        """When they were begun, and which: chunks that take too long, where no other waits."""
         if not self._seconds or self._again:
-            return
+            return []
         limit_s = max(SLOW_S, SLOW_FACTOR * self._usual_s())
-        slow = sorted(
+        return sorted(
             (hand.began, hand.index)
             for hand in self._hands.values()
             if not hand.unwanted
             and now - hand.began > limit_s
             and len(self._open[hand.index].holders) == 1
         )
-        for began, index in slow[: len(self._idle)]:
-            about = _about(self._open[index].task)
-            self._watch.tell("chunk-repeated", **about, after_s=round(now - began, 3))
-            self._give(self._idle.pop(), index)
 
     def _usual_s(self) -> float:
         return median(self._seconds) if self._seconds else float("inf")
@@ -314,7 +324,7 @@ class Scheduler:
     def _hear(self, event: Event) -> Segment | None:
         match event:
             case Ready(worker, name):
-                self._starting.discard(worker)
+                self._starting.pop(worker, None)
                 self._idle.append(worker)
                 self._names[worker] = name
                 self._num_failed_starts = 0
@@ -332,7 +342,7 @@ class Scheduler:
         return None
 
     def _refuse(self, worker: Worker, reason: str) -> None:
-        self._starting.discard(worker)
+        self._starting.pop(worker, None)
         self._num_refused += 1  # its place would be filled with another of its kind
         self._watch.tell("worker-refused", reason=reason)
         self._crew.end(worker)
@@ -354,7 +364,7 @@ class Scheduler:
 
     def _rest(self, worker: Worker) -> None:
         """A worker has its hands free."""
-        if worker in self._leaving:
+        if worker in self._leaving or worker in self._yielding:
             self._dismiss(worker)
         else:
             self._idle.append(worker)
@@ -418,13 +428,14 @@ class Scheduler:
         was_leaving = worker in self._leaving
         blameless = event.blameless or was_leaving
         self._leaving.discard(worker)
+        self._yielding.discard(worker)
         name = self._names.pop(worker, "")
         self._watch.tell("worker-lost", worker=name, reason=event.reason, node_lost=blameless)
         with suppress(ValueError):
             self._idle.remove(worker)
         hand = self._let_go(worker)
         was_starting = worker in self._starting
-        self._starting.discard(worker)
+        self._starting.pop(worker, None)
         if blameless:
             self._review_at = 0.0
         else:

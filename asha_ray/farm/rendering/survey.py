@@ -1,10 +1,12 @@
 """What the machine that renders is: asked once for each render, where its workers will be."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
+from asha_ray.errors import ResourceError
 from asha_ray.vae.generator import pick_device
 from asha_ray.vae.numerics import device_kind
 from asha_ray.video import codecs
@@ -31,7 +33,16 @@ def survey(device: str = "auto", codec: str = "libx264") -> Survey:
     Args:
         device: `cpu`, `cuda`, `mps`, or `auto` for the best.
         codec: what was asked for; hardware encoders are tried where it or `auto` is one.
+
+    Raises:
+        ResourceError: if this machine has no such device.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(
+            f"rendering on a GPU: {platform.node()} was to have one, but torch "
+            f"{torch.__version__} finds no CUDA device there; install a CUDA build of torch and "
+            "the GPU's driver, start its Ray with --num-gpus=0, or render with --device cpu"
+        )
     asked = codecs.NVENC if codec == "auto" else (codec,) if codec in codecs.NVENC else ()
     found = {name: codecs.failure(name) for name in asked}
     return Survey(

@@ -49,6 +49,7 @@ class WorkerJob:
         fps: frames per second.
         work: the work root.
         cores: CPU cores that one worker may use; changes no frame.
+        memory_bytes: of the machine's memory that one worker takes, about.
         allow_mixed: whether a worker of another kind of device may render.
         fresh: whether segments that are there count for nothing.
     """
@@ -61,6 +62,7 @@ class WorkerJob:
     fps: Fraction
     work: str
     cores: int = 1
+    memory_bytes: int = 0
     allow_mixed: bool = False
     fresh: bool = False
 

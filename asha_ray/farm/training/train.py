@@ -1,6 +1,7 @@
 """Training from spec to model directory, with Ray Train."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from asha_ray.errors import AshaError, FarmError, ModelError, ResourceError, SpecError
-from asha_ray.farm.on_ray.runtime import num_devices, own_error, ray_cluster, require_cpu
+from asha_ray.farm.on_ray.capacity import Capacity, Resources
+from asha_ray.farm.on_ray.cluster import read_capacity, read_growth, require_cpu
+from asha_ray.farm.on_ray.runtime import own_error, ray_cluster
 from asha_ray.farm.places import absolute_paths
 from asha_ray.farm.rendering.plan import cpu_threads
 from asha_ray.farm.training.dataset import (
@@ -84,14 +87,19 @@ def train(
     uris = list_images(spec.images)
     config_uri = join(spec.output, CONFIG)
     storage_of(config_uri).check_writable(config_uri)
-    check_training_memory(architecture, spec)
+    if "RAY_ADDRESS" not in os.environ:  # a cluster's workers have other memory than this machine
+        check_training_memory(architecture, spec)
     skipped: list[Skipped] = []
     if spec.epochs == 0:
         num_images = _write_untrained(spec, architecture, uris, progress, skipped)
     else:
         with ray_cluster(dashboard=True):
-            require_cpu()
-            num_images = _train_on_ray(spec, uris, progress, skipped, checkpoint_s)
+            capacity = read_capacity(read_growth())
+            scaling = _scaling(spec, capacity)
+            if "RAY_ADDRESS" in os.environ and not scaling.use_gpu:
+                _check_nodes_memory(architecture, spec, capacity)
+            _tell_wait(scaling, capacity, progress)
+            num_images = _train_on_ray(spec, scaling, uris, progress, skipped, checkpoint_s)
     return TrainResult(spec.output, num_images, len(skipped), spec.epochs, _summary(spec.output))
 
 
@@ -112,6 +120,21 @@ def check_training_memory(architecture: Architecture, spec: TrainSpec) -> None:
             f"training at {width}x{height} with batches of {spec.batch_size}: each worker needs "
             f"about {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB of {where} are free; use a "
             "smaller --batch-size or --size"
+        )
+
+
+def _check_nodes_memory(architecture: Architecture, spec: TrainSpec, capacity: Capacity) -> None:
+    """Refuse what would not fit on any node of a cluster.
+
+    Raises:
+        ResourceError: with the figures.
+    """
+    needed, largest = training_bytes(architecture, spec.batch_size), capacity.largest("memory")
+    if needed > largest > 0:
+        raise ResourceError(
+            f"training with batches of {spec.batch_size}: each worker needs about "
+            f"{needed / 1e9:.1f} GB, and the cluster's largest node has {largest / 1e9:.1f} GB; "
+            "use a smaller --batch-size or --size"
         )
 
 
@@ -137,6 +160,7 @@ def _write_untrained(
 
 def _train_on_ray(
     spec: TrainSpec,
+    scaling: ScalingConfig,
     uris: list[str],
     progress: Progress,
     skipped: list[Skipped],
@@ -156,13 +180,15 @@ def _train_on_ray(
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": job},
-        scaling_config=_scaling(spec),
+        scaling_config=scaling,
         run_config=_run_config(spec),
     )
     _prepare_run(spec)
     progress.stage("training", steps, "steps")
+    progress.tell(worker=_taken(scaling), workers=scaling.num_workers)
     with _relayed(board, progress):
         result = _fit(trainer, board)
+    progress.tell(workers=0)
     with result.checkpoint.as_directory() as folder:
         trained = Path(folder) / MODEL
         num_epochs = int(json.loads((Path(folder) / NUMBERS).read_text())["epoch"])
@@ -248,20 +274,45 @@ def _relayed(board: Any, progress: Progress) -> Iterator[None]:
         ray.kill(board)
 
 
-def _scaling(spec: TrainSpec) -> ScalingConfig:
-    use_gpu = num_devices("GPU") >= spec.run.workers
-    cpus = max(1, int(num_devices("CPU")) // spec.run.workers)
-    if not use_gpu and num_devices("CPU") < spec.run.workers:
+def _scaling(spec: TrainSpec, capacity: Capacity) -> ScalingConfig:
+    """A GPU for each worker where the cluster has or may come to have as many, else its CPUs.
+
+    Raises:
+        ResourceError: if it cannot hold so many workers, and will not.
+    """
+    num_workers = spec.run.workers
+    require_cpu(capacity)
+    use_gpu = _holds(capacity, num_workers, {"CPU": 1, "GPU": 1})
+    if not use_gpu and not _holds(capacity, num_workers, {"CPU": 1}):
         raise ResourceError(
-            f"training with {spec.run.workers} workers: the cluster has "
-            f"{num_devices('CPU'):.0f} CPUs; use fewer --workers"
+            f"training with {num_workers} workers: the cluster has "
+            f"{capacity.total().get('CPU', 0):.0f} CPUs; use fewer --workers"
         )
+    cpus = 1
+    while not use_gpu and cpus < cpu_threads() and _holds(capacity, num_workers, {"CPU": cpus + 1}):
+        cpus += 1
+    # The controller takes none, so all of a small machine can train.
     return ScalingConfig(
-        num_workers=spec.run.workers,
-        use_gpu=use_gpu,
-        # The controller takes none, so all of a small machine can train.
-        resources_per_worker={"CPU": 1 if use_gpu else min(cpus, cpu_threads())},
+        num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}
     )
+
+
+def _taken(scaling: ScalingConfig) -> dict[str, float]:
+    """What each worker takes of a cluster."""
+    return {"CPU": float(scaling.resources_per_worker["CPU"]), "GPU": float(scaling.use_gpu)}
+
+
+def _tell_wait(scaling: ScalingConfig, capacity: Capacity, progress: Progress) -> None:
+    if capacity.now(_taken(scaling)) < scaling.num_workers:
+        progress.note(
+            "the cluster's autoscaler must add nodes for this training; it waits for them"
+        )
+
+
+def _holds(capacity: Capacity, num_workers: int, each: Resources) -> bool:
+    if capacity.growth.is_unknown and not capacity.now(each):
+        return "GPU" not in each  # a GPU that may never come is not waited for
+    return capacity.at_most(each) >= num_workers
 
 
 def _run_config(spec: TrainSpec) -> RunConfig:

@@ -198,6 +198,23 @@ class TestRoom:
         with pytest.raises(ResourceError, match="none of its 1 nodes has a CPU to work on"):
             submit(spec, target)
 
+    @pytest.mark.parametrize(("gpus", "fits"), [(0.5, True), (1, True), (2, False)])
+    def test_a_worker_must_fit_a_node(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster, gpus: float, fits: bool
+    ) -> None:
+        cluster.node_list = [{"CPU": 64}, {"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}]
+        spec = spec.model_copy(
+            update={"run": spec.run.model_copy(update={"gpus_per_worker": gpus})}
+        )
+        if fits:
+            submit(spec, target)
+        else:
+            with pytest.raises(
+                ResourceError, match="this cluster has no node that can hold"
+            ) as told:
+                submit(spec, target)
+            assert "takes 1 CPU, 2 GPU; its largest has 8 CPU, 1 GPU" in str(told.value)
+
     def test_unless_it_grows(self, spec: RenderSpec, target: Target, cluster: FakeCluster) -> None:
         cluster.node_list, cluster.grows = [{}], True
         submit(spec, target)

@@ -13,7 +13,7 @@ from asha_ray.farm.on_ray import crew as ray_crew
 from asha_ray.farm.on_ray import runtime as ray_runtime
 from asha_ray.farm.on_ray.crew import Hello, RayCrew
 from asha_ray.farm.on_ray.runtime import HEAD_PATIENCE_S, HEAD_TIMEOUT_S, Head
-from asha_ray.farm.rendering.scheduler import Failed, Lost, Ready
+from asha_ray.farm.rendering.crew import Failed, Lost, Ready
 from asha_ray.values import Segment
 
 JOB: Any = None
@@ -75,7 +75,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 @pytest.fixture
 def crew(fake: FakeRay) -> RayCrew:
-    return RayCrew(JOB, lambda: 1, {"num_cpus": 1})
+    return RayCrew(JOB, lambda _: 1, {"CPU": 1})
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ class TestHead:
         monkeypatch.setattr(ray_crew, "is_node_alive", block)
         monkeypatch.setattr(fake, "kill", block)
         busy._room = block  # type: ignore[assignment]
-        assert busy.room() == 0
+        assert busy.room(5) is None, "nobody is to be let go for it"
         assert busy.leaving() == {}
         fake.answers["render"] = ray_errors.ActorUnavailableError("rpc", b"a" * 16)
         (event,) = busy.wait(0)

@@ -20,7 +20,9 @@ from asha_ray.farm.rendering.plan import (
     make_plan,
     video_size,
     work_uri,
+    worker_bytes,
 )
+from asha_ray.farm.rendering.worker import WorkerJob
 from asha_ray.spec import RENDER_OPTIONS, RenderSpec, build, with_options
 from asha_ray.vae import architecture as architectures
 from asha_ray.vae.generator import numerics_for
@@ -329,3 +331,18 @@ def test_what_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(plan_module, "available_bytes", lambda: 1000)
     with pytest.raises(ResourceError, match=r"pictures of 32x24 at a time needs about .* GB"):
         check_memory(model_files(), numerics)
+
+
+def test_a_workers_memory_grows_with_its_video_and_on_cpus_with_its_decoders() -> None:
+    """What Ray is asked for keeps a node from being overfilled, and small ones usable."""
+
+    def needed(device: str, size: tuple[int, int], cores: int) -> int:
+        numerics = replace(numerics_for("cpu", 1), device=device)
+        job = WorkerJob("m", numerics, ENCODER, size, "crop", Fraction(60), "w", cores=cores)
+        return worker_bytes(model_files(), job)
+
+    small, large = (448, 448), (3840, 2160)
+    assert needed("cpu", small, 2) < 1 << 30
+    assert needed("cpu", large, 2) - needed("cpu", small, 2) > 1e9
+    assert needed("cpu", small, 8) > needed("cpu", small, 2)
+    assert needed("cuda", small, 8) == needed("cuda", small, 2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asha_ray.errors import EncodeError, FarmError, ResourceError, StorageError
 from asha_ray.farm.rendering import scheduler
-from asha_ray.farm.rendering.scheduler import (
+from asha_ray.farm.rendering.crew import (
     Done,
     Event,
     Failed,
@@ -20,10 +20,9 @@ from asha_ray.farm.rendering.scheduler import (
     Made,
     Ready,
     Refused,
-    Scheduler,
-    Watch,
     Worker,
 )
+from asha_ray.farm.rendering.scheduler import Scheduler, Watch
 from asha_ray.farm.rendering.worker import ChunkTask
 from asha_ray.values import Chunk, Segment
 
@@ -50,6 +49,7 @@ class Simulation:
     """A crew on a clock that only `wait` moves.
 
     `script` says what becomes of a chunk each time it is given: seconds, and an event's kind.
+    `rooms` says from which second on there is other room than for `num_workers`.
     """
 
     num_workers: int = 2
@@ -58,6 +58,7 @@ class Simulation:
     script: dict[tuple[int, int], tuple[float, str]] = field(default_factory=dict)
     starts: deque[str] = field(default_factory=deque)
     drains: dict[int, tuple[float, float]] = field(default_factory=dict)
+    rooms: dict[float, int | None] = field(default_factory=dict)
     now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -69,13 +70,17 @@ class Simulation:
         self.taken_back: list[int] = []
         self.holding: dict[int, int] = {}
         self.peak = 0
+        self.asked: list[int | None] = []
         self.count = 0
 
     def clock(self) -> float:
         return self.now
 
-    def room(self) -> int:
-        return self.num_workers
+    def room(self, most: int | None) -> int | None:
+        self.asked.append(most)
+        begun = [since for since in self.rooms if since <= self.now]
+        room = self.rooms[max(begun)] if begun else self.num_workers
+        return room if room is None or most is None else min(room, most)
 
     def start(self) -> int:
         self.count += 1
@@ -389,6 +394,7 @@ FATES = st.sampled_from(["done", "done", "done", "fails", "dies", "node dies"])
     fates=st.lists(st.tuples(st.integers(0, 24), st.floats(0.1, 300), FATES), max_size=30),
     starts=st.lists(st.sampled_from(["ready", "dies"]), max_size=3),
     drains=st.dictionaries(st.integers(1, 6), st.tuples(st.floats(0, 60), st.floats(0, 60))),
+    rooms=st.dictionaries(st.floats(0, 200), st.none() | st.integers(0, 5), max_size=4),
 )
 @settings(max_examples=150, deadline=None)
 def test_whatever_happens_each_chunk_is_yielded_once_or_the_render_says_why(
@@ -397,13 +403,17 @@ def test_whatever_happens_each_chunk_is_yielded_once_or_the_render_says_why(
     fates: list[tuple[int, float, str]],
     starts: list[str],
     drains: dict[int, tuple[float, float]],
+    rooms: dict[float, int | None],
 ) -> None:
     script: dict[tuple[int, int], tuple[float, str]] = {}
     times: Counter[int] = Counter()
     for index, seconds, fate in fates:
         times[index] += 1
         script[index, times[index]] = seconds, fate
-    crew = Simulation(num_workers=num_workers, script=script, starts=deque(starts), drains=drains)
+    rooms[300.0] = num_workers  # a share of nothing for ever would be a wait for ever
+    crew = Simulation(
+        num_workers=num_workers, script=script, starts=deque(starts), drains=drains, rooms=rooms
+    )
     own_failures = Counter(index for index, _, fate in fates if fate == "fails")
     deaths = Counter(index for index, _, fate in fates if fate == "dies")
 
@@ -416,3 +426,106 @@ def test_whatever_happens_each_chunk_is_yielded_once_or_the_render_says_why(
     else:
         assert sorted(done) == sorted(f"id{index}" for index in range(num_chunks))
         assert heard.frames == num_chunks * FRAMES
+
+
+class TestSharing:
+    """How a crew shrinks and grows as its share of a cluster does."""
+
+    def test_busy_workers_finish_their_chunk_and_end(self) -> None:
+        crew = Simulation(num_workers=4, rooms={12.0: 1})
+        done, heard = run(crew, 40)
+
+        assert len(done) == 40
+        assert crew.taken_back == [], "what was begun is finished"
+        assert set(crew.times.values()) == {1}, "nothing is rendered twice"
+        assert heard.frames == 40 * FRAMES
+        assert len(crew.ended) == 3
+        assert len(heard.named("worker-yielding")) == len(heard.named("worker-ended")) == 3
+        seen_by = 12.0 + 2 * scheduler.REVIEW_S + scheduler.POLL_S
+        later = {worker for when, worker, _ in crew.given if when > seen_by}
+        assert len(later) == 1, "the others are given no chunk more"
+
+    def test_workers_that_were_to_end_stay_where_there_is_room_again(self) -> None:
+        crew = Simulation(num_workers=3, seconds=60.0, rooms={5.0: 1, 20.0: 3})
+        done, heard = run(crew, 12)
+
+        assert len(heard.named("worker-yielding")) == 2
+        assert len(done) == 12
+        assert crew.count == 3, "none was started anew"
+        assert heard.named("worker-lost") == []
+        assert [when for when, _, _ in crew.given[3:6]] == [crew.given[0][0] + 60.0] * 3
+
+    def test_who_is_not_ready_yet_ends_first(self) -> None:
+        """The latest: where all are taken it has no place yet, and waits before others."""
+        crew = Simulation(num_workers=4, rooms={1.5: 2}, start_s=10.0)
+        plan = Scheduler(crew, crew.clock)
+        for now in (0.0, 2.0, 4.0, 6.0):
+            crew.now = now
+            plan.warm_up()
+        assert crew.ended == [4, 3]
+        assert len(list(plan.run(iter(tasks(6))))) == 6
+        assert set(crew.times.values()) == {1}
+
+    def test_a_share_that_is_small_for_a_moment_costs_nothing(self) -> None:
+        """Such as while Ray forgets a node that is there."""
+        crew = Simulation(num_workers=4, rooms={9.9: 1, 11.9: 4})
+        _, heard = run(crew, 40)
+        assert crew.asked, "it was seen"
+        assert heard.named("worker-yielding") == []
+        assert crew.count == 4
+
+    def test_without_a_share_a_job_waits_and_then_goes_on(self) -> None:
+        """A preview takes all there is."""
+        crew = Simulation(num_workers=2, rooms={8.0: 0, 100.0: 2})
+        done, heard = run(crew, 20)
+
+        assert len(done) == 20
+        assert set(crew.times.values()) == {1}
+        assert heard.frames == 20 * FRAMES
+        assert crew.count == 4
+        assert not [when for when, _, _ in crew.given if 20.0 < when < 100.0]
+        assert heard.lonely == 2, "a person is told why nothing happens"
+
+    def test_where_nobody_can_say_nothing_changes(self) -> None:
+        crew = Simulation(num_workers=3, rooms={8.0: None})
+        done, _ = run(crew, 20)
+        assert len(done) == 20
+        assert crew.ended == []
+        assert crew.count == 3
+
+    def test_there_are_never_more_workers_than_chunks_left(self) -> None:
+        """One that waits for a node would call for a node that nobody needs."""
+        crew = Simulation(num_workers=100)
+        assert len(run(crew, 3)[0]) == 3
+        assert crew.count == 3
+
+    def test_workers_end_where_no_chunk_waits_but_for_one(self) -> None:
+        """Their nodes become idle; the one is there if the last chunk is lost."""
+        crew = Simulation(num_workers=5, script={(9, 1): (12.0, "dies")})
+        done, heard = run(crew, 10)
+        assert len(done) == 10
+        assert len(crew.ended) == 3
+        assert crew.count <= 6
+        assert crew.times[9] == 2
+        lost_at = next(when for when, _, index in crew.given if index == 9) + 12.0
+        assert crew.given[-1][0] == lost_at, "whoever was idle still has it at once"
+        assert len(heard.named("worker-lost")) == 1
+
+    def test_a_slow_chunk_gets_a_worker_where_all_are_busy(self) -> None:
+        """With several slow ones, and but one idle worker, another is started."""
+        script = {(4, 1): (1000.0, "done"), (5, 1): (1000.0, "done")}
+        crew = Simulation(num_workers=4, script=script)
+        done, heard = run(crew, 8)
+        assert len(done) == 8
+        assert sorted(fields["chunk"] for fields in heard.named("chunk-repeated")) == [4, 5]
+        assert crew.now < 100
+
+    def test_how_many_work_and_wait_is_told(self) -> None:
+        crew, told = Simulation(num_workers=2), []
+        watch = Watch(on_crew=lambda workers, waiting: told.append((workers, waiting)))
+        list(Scheduler(crew, crew.clock).run(iter(tasks(6)), watch))
+        assert told[0] == (0, 6)
+        assert (2, 4) in told
+        assert max(workers for workers, _ in told) == 2
+        assert told[-1][1] == 0
+        assert len(told) == len(set(told)), "only what has changed"
