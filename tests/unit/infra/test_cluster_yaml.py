@@ -184,9 +184,7 @@ class Autoscaler:
 
     def notice(self, name: str, status: int) -> None:
         """A machine of a type that was asked for has become something."""
-        event = InstanceUpdateEvent(
-            instance_id="i", instance_type=name, new_instance_status=status
-        )
+        event = InstanceUpdateEvent(instance_id="i", instance_type=name, new_instance_status=status)
         self._monitor.notify([event])
 
     def choose(self, count: int) -> dict[str, int]:

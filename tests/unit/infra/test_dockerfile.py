@@ -78,7 +78,9 @@ def test_each_variant_is_built_from_the_lock(stages: dict[str, Stage], device: s
     assert "--only-binary=:all:" in install, "or strangers' code would run while it is built"
     assert ("download.pytorch.org/whl/cpu" in install) == (device == "cpu")
     assert ("NVIDIA_VISIBLE_DEVICES" in str(libraries.values("ENV"))) == (device == "cuda")
-    assert "--no-deps ." in str(image.values("RUN")), "the package brings nothing that is not locked"
+    assert "--no-deps ." in str(image.values("RUN")), (
+        "the package brings nothing that is not locked"
+    )
 
 
 def test_what_changes_often_comes_last(stages: dict[str, Stage]) -> None:
@@ -169,8 +171,17 @@ def test_every_source_is_there_and_is_sent(stages: dict[str, Stage], ignore: lis
 
 @pytest.mark.parametrize(
     "path",
-    [".git/config", ".venv/bin/python", "tests/farm.py", ".env", "demo/v.mp4", "infra/README.md"]
-    + ["asha_ray/__pycache__/api.cpython-311.pyc", "cluster.yaml", "auth_token"],
+    [
+        ".git/config",
+        ".venv/bin/python",
+        "tests/farm.py",
+        ".env",
+        "auth_token",
+        "cluster.yaml",
+        "demo/v.mp4",
+        "infra/README.md",
+        "asha_ray/__pycache__/api.cpython-311.pyc",
+    ],
 )
 def test_nothing_else_is_sent(ignore: list[str], path: str) -> None:
     assert ignored(path, ignore)
