@@ -1,7 +1,10 @@
 """cluster.yaml: what Ray's launcher, its autoscaler and EC2 make of it."""
 
+import os
 import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,6 +13,7 @@ import yaml
 from botocore.exceptions import ParamValidationError
 from botocore.session import Session
 from botocore.validate import validate_parameters
+from click import NoSuchOption
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
@@ -20,6 +24,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.autoscaler_pb2 import ResourceRequestByCount
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
+from ray.scripts.scripts import start
 
 import asha_ray
 from tests.unit.infra import INFRA, ROOT
@@ -142,6 +147,11 @@ def test_nothing_is_open(config: dict[str, Any]) -> None:
         assert "--metrics-export-port=8080" in command.split()
 
 
+def test_workers_see_their_gpu(config: dict[str, Any]) -> None:
+    assert config["docker"]["worker_run_options"] == ["--gpus all"]
+    assert "--gpus" not in str(config["docker"]["run_options"]), "the head would not start"
+
+
 def test_ray_asks_for_a_token_everywhere(config: dict[str, Any]) -> None:
     options = config["docker"]["run_options"]
     [folder] = config["file_mounts"]
@@ -159,7 +169,11 @@ def test_it_agrees_with_the_image(config: dict[str, Any]) -> None:
         for option in config["docker"]["run_options"]
         if option.startswith("--volume ")
     )
-    made = config["initialization_commands"][1].split()
+    [made] = [
+        command.split()
+        for command in config["initialization_commands"]
+        if command.startswith("sudo install")
+    ]
     assert {"--owner=1000", "--group=1000"} <= set(made)
     assert "USER 1000:1000" in image
     assert set(mounted) <= set(made), "Docker would make the others, for root"
@@ -171,6 +185,41 @@ def test_it_agrees_with_the_image(config: dict[str, Any]) -> None:
     assert "drain-when-reclaimed spot" in command
     assert "drain-when-reclaimed /usr/local/bin/" in image
     assert config["docker"]["image"].partition(":")[2] == f"{asha_ray.__version__}-cuda"
+
+
+@pytest.mark.parametrize("role", ["head", "worker"])
+def test_ray_start_knows_its_options(config: dict[str, Any], role: str) -> None:
+    for command in config[f"{role}_start_ray_commands"]:
+        words = command.split()
+        if words[:2] == ["ray", "start"]:
+            start.make_context("ray start", words[2:])
+            with pytest.raises(NoSuchOption):
+                start.make_context("ray start", [*words[2:], "--num-cpu=0"])
+        else:
+            assert words[:2] in (["ray", "stop"], ["setsid", "--fork"])
+
+
+def test_the_token_of_the_readme_is_the_one_that_is_brought(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    told = (INFRA / "README.md").read_text()
+    [commands] = re.findall(r"```\n(install -d [^`]*secrets[^`]*)```", told)
+    script = tmp_path / "make-token"
+    script.write_text(f"set -eu\n{commands}\necho $RAY_AUTH_MODE $RAY_AUTH_TOKEN_PATH\n")
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    for _ in range(2):  # a second token takes the place of the first
+        made = subprocess.run(
+            ["bash", script], env=home, capture_output=True, text=True, check=True
+        )
+    [brought] = config["file_mounts"].values()
+    folder = tmp_path / brought.removeprefix("~/")
+    assert made.stdout == f"token {folder}/token\n"
+    assert [path.name for path in folder.iterdir()] == ["token"]
+    assert (folder.stat().st_mode & 0o777, (folder / "token").stat().st_mode & 0o777) == (
+        0o700,
+        0o600,
+    )
+    assert re.fullmatch(r"[0-9a-f]{64}\n", (folder / "token").read_text())
 
 
 class Autoscaler:

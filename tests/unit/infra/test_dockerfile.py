@@ -91,7 +91,7 @@ def test_what_changes_often_comes_last(stages: dict[str, Stage]) -> None:
 
 def test_the_list_of_what_is_wanted_is_pyproject(stages: dict[str, Stage], tmp_path: Path) -> None:
     [command] = stages["wanted"].values("RUN")
-    code = re.fullmatch(r'python -c "(.*)" > wanted.txt', command)
+    code = re.fullmatch(r'python -c "(.*)" > wanted.txt', command, re.DOTALL)
     assert code
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     printed = subprocess.run(
