@@ -165,9 +165,13 @@ class Cluster:
             f"--ray-client-server-port={_free_port()}", "--no-monitor",
         )  # fmt: skip
 
+    def started(self) -> None:
+        """Returns when the head is up."""
+        wait_for(lambda: self._is_up(self.head), START_S, "a head")
+
     def add(self, count: int = 1, num_cpus: int = 1) -> list[Node]:
         """Start nodes side by side; returns when all have joined."""
-        wait_for(lambda: self._is_up(self.head), START_S, "a head")
+        self.started()
         added = [
             self._start(f"--address={self.address}", f"--num-cpus={num_cpus}") for _ in range(count)
         ]
