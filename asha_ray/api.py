@@ -281,11 +281,25 @@ def demo(out: StrPath = "demo", progress: Progress | None = None) -> "DemoResult
     return run(fspath(out), progress)
 
 
-def doctor() -> "list[Finding]":
-    """What this machine has, and what it lacks."""
-    from asha_ray.farm.tools.doctor import examine
+def doctor(*, progress: Progress | None = None, **target: Any) -> "list[Finding]":
+    """What this machine has, and what it lacks; or a cluster, where anything says which.
 
-    return examine()
+    A cluster is looked at from here and, by a small job, from one of its workers.
+
+    Args:
+        progress: hears how far it is.
+        **target: `address`, `token_file`, `work`, `image`; see `find_target`.
+
+    Raises:
+        SpecError: if these say no cluster.
+    """
+    if all(given is None for given in target.values()):
+        from asha_ray.farm.tools.doctor import examine
+
+        return examine()
+    from asha_ray.farm.tools.doctor_cluster import examine_cluster
+
+    return examine_cluster(find_target(**target), progress=progress)
 
 
 def bench(

@@ -58,6 +58,7 @@ class Target:
         image: whether the cluster has asha-ray already.
         shared_disk: whether local paths mean the same there.
         prices: what an hour costs.
+        token_path: the file that held the token; None where it was no file.
     """
 
     address: str
@@ -66,6 +67,7 @@ class Target:
     image: bool = False
     shared_disk: bool = False
     prices: Prices | None = None
+    token_path: Path | None = None
 
     def require_work(self) -> str:
         """The work root that jobs are kept in; a local one made absolute.
@@ -142,13 +144,15 @@ def find_target(
         or file.address
         or DEFAULT_ADDRESS
     )
+    token, token_path = _token(token_file, known, file)
     return Target(
         address=_address(found),
-        token=_token(token_file, known, file),
+        token=token,
         work=work or known.get("ASHA_WORK") or file.work,
         image=file.image if image is None else image,
         shared_disk=file.shared_disk if shared_disk is None else shared_disk,
         prices=file.prices,
+        token_path=token_path,
     )
 
 
@@ -170,20 +174,23 @@ def _address(text: str) -> str:
     return f"{parts.scheme}://{where}{parts.path.rstrip('/')}"
 
 
-def _token(given: str | None, known: Mapping[str, str], file: ConfigFile) -> str | None:
+def _token(
+    given: str | None, known: Mapping[str, str], file: ConfigFile
+) -> tuple[str | None, Path | None]:
+    """A token, and the file that held it."""
     named = given or known.get("ASHA_TOKEN_FILE")
     if not named:
         if token := known.get("RAY_AUTH_TOKEN", "").strip():
-            return token
+            return token, None
         named = known.get("RAY_AUTH_TOKEN_PATH") or file.token_file
     path = Path(named or DEFAULT_TOKEN_FILE).expanduser()
     try:
         token = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         if named is None:
-            return None
+            return None, None
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise SpecError(f"reading token {path}: {reason}; check --token-file") from error
     if not token or any(character.isspace() for character in token):
         raise SpecError(f"reading token {path}: it holds no token; give the cluster's own file")
-    return token
+    return token, path

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 GIB = 1 << 30
+HEAD_ID = "929fbf6975d17d28af233009fb2e85bc2f115506d593083a76675d16"
 HEAD: Mapping[str, float] = {"node:__internal_head__": 1.0, "memory": 4.0 * GIB}
 WORKER: Mapping[str, float] = {"CPU": 8.0, "memory": 32.0 * GIB}
 GPU_WORKER: Mapping[str, float] = {**WORKER, "GPU": 1.0, "accelerator_type:L4": 1.0}
@@ -24,6 +25,7 @@ class Request(NamedTuple):
 
     method: str
     path: str
+    query: str
     authorization: str
     body: bytes
 
@@ -49,7 +51,7 @@ class Job:
 
 
 @dataclass
-class Dashboard:
+class FakeDashboard:
     """A cluster as it looks from outside; a test may change all of it at any time.
 
     Attributes:
@@ -59,7 +61,7 @@ class Dashboard:
         python_version: of the cluster.
         nodes: what each living node has in all.
         can_grow: whether an autoscaler is there.
-        replies: path -> what is answered there instead.
+        replies: path, or path?query -> what is answered there instead.
         silent: paths where nothing is ever answered.
         on_submit: hears of each job as it is given.
         requests: all that was asked.
@@ -87,8 +89,9 @@ class Dashboard:
         path = request.path
         if path in self.silent:
             self.closing.wait()
-        if path in self.replies:
-            return self.replies[path]
+        for name in (f"{path}?{request.query}", path):
+            if name in self.replies:
+                return self.replies[name]
         if path == "/api/authentication_mode":  # which anybody may ask
             return Reply(body={"authentication_mode": "token" if self.token else "disabled"})
         if self.token and not request.authorization:
@@ -114,8 +117,9 @@ class Dashboard:
                 nodes = [{"state": "ALIVE", "resources_total": dict(node)} for node in self.nodes]
                 return _wrapped({"result": {"total": len(nodes), "result": nodes}})
             case "/api/cluster_status":
-                report = {"autoscalerReport": {"activeNodes": {}}} if self.can_grow else None
-                return _wrapped({"clusterStatus": report})
+                kind = "ray.head.default" if self.can_grow else f"node_{HEAD_ID}"
+                report = {"nodeTypeMapping": {HEAD_ID: kind}, "legacy": True}
+                return _wrapped({"clusterStatus": {"autoscalerReport": report}})
         return Reply(404, "404: Not Found")
 
     def _package(self, request: Request) -> Reply:
@@ -155,15 +159,16 @@ def _wrapped(data: Mapping[str, Any]) -> Reply:
 
 
 @contextmanager
-def dashboard(**settings: Any) -> Iterator[Dashboard]:
-    """One that answers while the context lasts; settings are attributes of `Dashboard`."""
-    made = Dashboard(**settings)
+def dashboard(**settings: Any) -> Iterator[FakeDashboard]:
+    """One that answers while the context lasts; settings are attributes of `FakeDashboard`."""
+    made = FakeDashboard(**settings)
 
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path = urlsplit(self.path).path
-            asked = Request(self.command, path, self.headers.get("Authorization", ""), body)
+            parts = urlsplit(self.path)
+            authorization = self.headers.get("Authorization", "")
+            asked = Request(self.command, parts.path, parts.query, authorization, body)
             reply = made.answer(asked)
             if made.closing.is_set():
                 return

@@ -202,6 +202,17 @@ def drive(
     answer(result, "", as_json=True)
 
 
+def probe(
+    name: Annotated[str, typer.Argument()],
+    work: Annotated[str, typer.Option("--work")],
+    seconds: Annotated[float, typer.Option("--seconds")],
+) -> None:
+    """Look around on a worker; this is what `doctor` has a cluster run."""
+    from asha_ray.farm.tools.probe import probe as run
+
+    sys.stdout.write(f"{run(name, work, seconds)}\n")
+
+
 def _submitted(job: Any, *, follow: bool, token_file: str | None, as_json: bool) -> None:
     document = {"job_id": job.job_id, "attempt": job.attempt, "work": job.work}
     if not follow:

@@ -504,9 +504,22 @@ def inspect(
 
 
 @app.command()
-def doctor(as_json: options.Json = False) -> None:
-    """What this machine has, and what it lacks; exits with 1 when something must be mended."""
-    findings = asha_ray.doctor()
+def doctor(
+    address: jobs.Address = None,
+    token_file: jobs.TokenFile = None,
+    work: jobs.WorkRoot = None,
+    image: jobs.Image = None,
+    as_json: options.Json = False,
+) -> None:
+    """What this machine has and lacks; with --address a cluster, from here and from a worker.
+
+    Exits with 1 when something must be mended.
+    """
+    progress = ConsoleProgress()
+    findings = asha_ray.doctor(
+        progress=progress, address=address, token_file=token_file, work=work, image=image
+    )
+    progress.finish()
     width = max(len(finding.name) for finding in findings)
     lines = [
         f"{finding.name:<{width}}  {finding.value}"
@@ -587,4 +600,5 @@ def clean(
 app.add_typer(jobs.app, name="jobs")
 for command in (jobs.submit, jobs.schema):
     app.command()(command)
-app.command(hidden=True)(jobs.drive)
+for hidden in (jobs.drive, jobs.probe):
+    app.command(hidden=True)(hidden)

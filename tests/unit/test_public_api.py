@@ -31,7 +31,7 @@ SIGNATURES = {
     "cancel_job": "name **target",
     "clean": "work *delete *keep_days *progress",
     "demo": "out progress",
-    "doctor": "",
+    "doctor": "*progress **target",
     "fetch_stems_model": "name *progress",
     "follow_job": "name **target",
     "inspect": "video *decode",
@@ -61,7 +61,7 @@ COMMANDS = {
     "clean": ("work", "--delete --json --keep-days"),
     "demo": ("", "--json --out"),
     "drive": ("job", "--work"),
-    "doctor": ("", "--json"),
+    "doctor": ("", "--address --image --json --ship --token-file --work"),
     "inspect": ("video", "--decode --json --no-decode"),
     "path": (
         "features",
@@ -83,6 +83,7 @@ COMMANDS = {
         "--address --follow --image --json --max-cost --ship --token-file --work",
     ),
     "jobs status": ("job", "--address --json --token-file --work"),
+    "probe": ("name", "--seconds --work"),
     "sample": ("", "--count --from --json --model --out --seed"),
     "schema": ("kind", ""),
     "stems": (

@@ -1,10 +1,8 @@
 """Jobs sent to a cluster, and sent again."""
 
-import shlex
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import asha_ray
 from asha_ray.config import Target
@@ -18,6 +16,7 @@ from asha_ray.errors import (
 from asha_ray.farm.jobs.cancel import whoami
 from asha_ray.farm.jobs.checks import check_inputs, check_places, check_room
 from asha_ray.farm.jobs.inputs import Inputs
+from asha_ray.farm.jobs.shipping import send_command
 from asha_ray.farm.on_ray.dashboard import RAY_HERE, Dashboard
 from asha_ray.farm.places import absolute_paths
 from asha_ray.progress import NullProgress, Progress
@@ -25,9 +24,6 @@ from asha_ray.spec import JobSpec, RenderSpec, build_job
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.jobs import Job, Jobs, new_job_id
 from asha_ray.storage.journal import age_s, is_alive, read_heartbeat
-
-STOP_WAIT_S = 30
-"""What Ray gives a driver that is stopped: it puts away what its workers have begun."""
 
 
 def submit(
@@ -159,12 +155,11 @@ def _send(
     """Write a job's record, then submit it; where that fails all is as it was."""
     jobs.write(job)
     progress.stage("submitting")
-    package = None if target.image else Path(asha_ray.__file__).parent
     try:
-        cluster.submit(
+        send_command(
+            cluster,
             job.submission_id,
-            # Ray gives it to a shell, so every word is quoted.
-            shlex.join(["python", "-m", "asha_ray", "drive", job.job_id, "--work", jobs.work]),
+            ["drive", job.job_id, "--work", jobs.work],
             metadata={
                 "asha_job": job.job_id,
                 "attempt": str(job.attempt),
@@ -172,12 +167,8 @@ def _send(
                 "work": jobs.work,
                 "output": job.output,
             },
-            variables={
-                "ASHA_JOB": job.job_id,
-                "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
-                "PYTHONUNBUFFERED": "1",
-            },
-            package=package,
+            variables={"ASHA_JOB": job.job_id},
+            image=target.image,
         )
     except ClusterError:
         with suppress(StorageError, NotFoundError):

@@ -1,6 +1,7 @@
 """A Ray cluster from outside, by its dashboard: the Jobs API, and what nodes have, in our words."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +28,11 @@ RAY_HERE: str = ray.__version__
 TIMEOUT_S = 20.0
 UPLOAD_TIMEOUT_S = 300.0
 MAX_NODES = 10_000
+SERVER_ERROR = 500
 MAX_WORDS = 300
 """Of a cluster's own words that are repeated."""
+UNNAMED_NODE = re.compile(r"\bnode_[0-9a-f]{56}\b")
+"""What Ray calls the kind of a node that no autoscaler has started."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,22 @@ class Dashboard:
         with self._explained("reaching"):
             self._client = _Client(address, headers)
 
+    def wants_token(self) -> bool:
+        """Whether nobody gets in without a token; that much anybody may ask.
+
+        Raises:
+            ClusterError: if it cannot be reached.
+        """
+        mode = self._get("/api/authentication_mode").get("authentication_mode", "disabled")
+        return bool(mode != "disabled")
+
     def versions(self) -> Versions:
         """What it runs.
 
         Raises:
             ClusterError: if it cannot be reached, refuses us, or is too old.
         """
-        found = self._get("/api/version").get("ray_version", "")
+        found = str(self._get("/api/version").get("ray_version", ""))
         if _version(found) is None:
             raise ClusterError(
                 f"reaching the Ray cluster at {self.address}: what answers there is no Ray "
@@ -119,19 +132,24 @@ class Dashboard:
         """
         query = "filter_keys=state&filter_predicates=%3D&filter_values=ALIVE"
         found = self._data(f"/api/v0/nodes?detail=1&limit={MAX_NODES}&{query}")
-        return [dict(node.get("resources_total") or {}) for node in found.get("result", [])]
+        return [dict(node.get("resources_total") or {}) for node in found.get("result") or []]
 
     def can_grow(self) -> bool:
-        """Whether an autoscaler may add nodes that are not there yet.
+        """Whether an autoscaler may add nodes that are not there yet."""
+        status = self._status("")
+        if isinstance(status, dict):
+            # Ray looks at nodes in this way also where nothing adds any.
+            report = status.get("autoscalerReport") or {}
+            kinds = (report.get("nodeTypeMapping") or {}).values()
+            return any(not UNNAMED_NODE.fullmatch(str(kind)) for kind in kinds)
+        # The newer autoscaler tells people alone.
+        text = self._status("?format=1")
+        return (
+            isinstance(text, str) and "Autoscaler status" in text and not UNNAMED_NODE.search(text)
+        )
 
-        Every head runs one, but one that has nothing to add calls each node a type of its own.
-        """
-        status = self._get("/api/cluster_status").get("data") or {}
-        report = (status.get("clusterStatus") or {}).get("autoscalerReport")
-        if report is None:  # one of the second version says it in words alone
-            return bool(status.get("autoscalingStatus"))
-        types = report.get("nodeTypeMapping") or {}
-        return any(kind != f"node_{node}" for node, kind in types.items())
+    def _status(self, query: str) -> Any:
+        return (self._get(f"/api/cluster_status{query}").get("data") or {}).get("clusterStatus")
 
     def submit(
         self,
@@ -193,9 +211,14 @@ class Dashboard:
     def _get(self, path: str) -> Mapping[str, Any]:
         with self._explained("asking"):
             answer = self._client._do_request("GET", path)  # noqa: SLF001 (it opens the door)
+            if answer.status_code >= SERVER_ERROR:
+                answer.raise_for_status()
             if answer.status_code != requests.codes.ok:
                 return {}
+        try:
             data = answer.json()
+        except ValueError:  # a page for people, of whatever else it is that answers
+            return {}
         return data if isinstance(data, dict) else {}
 
     @contextmanager

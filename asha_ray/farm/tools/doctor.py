@@ -1,9 +1,11 @@
 """`doctor`: what this machine has, and what it lacks."""
 
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -14,6 +16,28 @@ from asha_ray.vae.memory import available_bytes
 from asha_ray.video import codecs
 
 PACKAGES = ("asha-ray", "ray", "torch", "librosa", "numpy", "av", "boto3", "imageio-ffmpeg")
+DEPENDENCIES = {
+    "av": "av",
+    "boto3": "boto3",
+    "imageio-ffmpeg": "imageio_ffmpeg",
+    "librosa": "librosa",
+    "matplotlib": "matplotlib",
+    "numba": "numba",
+    "numpy": "numpy",
+    "pillow": "PIL",
+    "psutil": "psutil",
+    "pyarrow": "pyarrow",
+    "pydantic": "pydantic",
+    "pyyaml": "yaml",
+    "ray": "ray",
+    "safetensors": "safetensors",
+    "scipy": "scipy",
+    "soundfile": "soundfile",
+    "soxr": "soxr",
+    "torch": "torch",
+    "typer": "typer",
+}
+"""What asha-ray needs, by the names to install, and to import."""
 ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "aac")
 NEEDED_ENCODERS = ("libx264", "aac")
 MIN_FREE_BYTES = 5 << 30
@@ -49,20 +73,67 @@ def examine() -> list[Finding]:
     ]
 
 
+def examine_worker(*, has_gpu: bool) -> list[Finding]:
+    """Look at this machine, which is one of a cluster's.
+
+    Args:
+        has_gpu: whether this process was given a GPU.
+    """
+    here = tuple(name for name in PACKAGES if name != "asha-ray")  # it may have come with the job
+    return [
+        _python(),
+        _packages(here),
+        _imports(),
+        *(_require_gpu(finding) if has_gpu else finding for finding in _devices()),
+        _ffmpeg(),
+        _memory(),
+        _disk(),
+        _credentials(),
+    ]
+
+
 def _python() -> Finding:
     version = ".".join(str(part) for part in sys.version_info[:3])
     return Finding("python", version)
 
 
-def _packages() -> Finding:
+def _packages(names: Sequence[str] | None = None) -> Finding:
     found, missing = [], []
-    for name in PACKAGES:
+    for name in PACKAGES if names is None else names:
         try:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
     remedy = f"install {', '.join(missing)}" if missing else ""
     return Finding("packages", ", ".join(found), remedy)
+
+
+def _imports() -> Finding:
+    """Whether what asha-ray needs is there and whole: a library of the system may be missing."""
+    broken = {}
+    for name, module in DEPENDENCIES.items():
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001 (whatever it does when it is imported)
+            broken[name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if not broken:
+        return Finding("imports", f"all {len(DEPENDENCIES)} dependencies can be imported")
+    told = ", ".join(f"{name} ({error})" for name, error in broken.items())
+    return Finding("imports", f"not importable: {told}", f"install {', '.join(broken)} there")
+
+
+def _require_gpu(finding: Finding) -> Finding:
+    """The same, with what to do where there should be a GPU."""
+    import torch
+
+    if finding.name != "gpu" or torch.cuda.is_available():
+        return finding
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    return Finding(
+        "gpu",
+        f"Ray gives one, and torch {torch.__version__}, {built}, sees none",
+        "install a torch for CUDA there, and check the driver with nvidia-smi",
+    )
 
 
 def _devices() -> list[Finding]:
@@ -74,7 +145,9 @@ def _devices() -> list[Finding]:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         names.append("Apple MPS")
-    findings.append(Finding("gpu", ", ".join(names) or "none: decoding runs on the CPU"))
+    cuda = f" (CUDA {torch.version.cuda})" if names and torch.version.cuda else ""
+    found = f"{', '.join(names)}{cuda}" if names else "none: decoding runs on the CPU"
+    findings.append(Finding("gpu", found))
     dtypes = ["float32", "bfloat16", "float16"] if names else ["float32", "bfloat16"]
     findings.append(Finding("dtypes", ", ".join(dtypes)))
     return [*findings, _numerics()]
