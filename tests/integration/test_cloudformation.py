@@ -61,13 +61,19 @@ class Stack(NamedTuple):
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[pytest.MonkeyPatch]:
-    """A simulated AWS in this process; the server of the other tests is out of sight."""
+    """A simulated AWS in this process.
+
+    The server of the other tests is a simulation in this process too: it is out of sight, and keeps
+    what it has, before and after.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
             patch.delenv(name, raising=False)
         patch.setenv("AWS_DEFAULT_REGION", REGION)
-        with mock_aws():
-            yield patch
+        simulation = mock_aws()
+        simulation.start(reset=False)
+        yield patch
+        simulation.stop(remove_data=False)
         s3._client.cache_clear()
 
 
