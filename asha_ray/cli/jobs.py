@@ -1,5 +1,6 @@
 """The commands that give work to a cluster, and look after it there."""
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -196,6 +197,7 @@ def drive(
     """Do a job; this is what a cluster runs."""
     from asha_ray.farm.jobs.drive import drive as run
 
+    _leave_folder()
     progress = ConsoleProgress()
     result = run(job, work, progress)
     progress.finish()
@@ -210,7 +212,13 @@ def probe(
     """Look around on a worker; this is what `doctor` has a cluster run."""
     from asha_ray.farm.tools.probe import probe as run
 
+    _leave_folder()
     sys.stdout.write(f"{run(name, work, seconds)}\n")
+
+
+def _leave_folder() -> None:
+    """Go where no asha_ray is: workers look into their driver's folder before what is sent."""
+    os.chdir("/")
 
 
 def _submitted(job: Any, *, follow: bool, token_file: str | None, as_json: bool) -> None:

@@ -100,9 +100,9 @@ def test_a_sound_cluster_needs_nothing(farm: Cluster) -> None:
 
     assert remedies(found) == {}
     assert {
-        "token", "cluster", "nodes", "head", "storage", "asha-ray", "worker python",
-        "worker packages", "worker imports", "worker gpu", "worker dtypes", "worker ffmpeg",
-        "worker memory", "worker disk", "worker s3", "worker storage",
+        "token", "cluster", "nodes", "head", "storage", "asha-ray", "worker asha-ray",
+        "worker python", "worker packages", "worker imports", "worker gpu", "worker dtypes",
+        "worker ffmpeg", "worker memory", "worker disk", "worker s3", "worker storage",
     } <= set(found)  # fmt: skip
     assert found["nodes"].value.startswith("2, with 1 CPUs, 0 GPUs")
     left = [entry.uri for entry in storage_of(f"s3://{BUCKET}").list(f"s3://{BUCKET}/work")]

@@ -35,8 +35,9 @@ def send_command(
     """
     cluster.submit(
         submission_id,
-        # Ray gives it to a shell, so every word is quoted.
-        shlex.join(["python", "-m", "asha_ray", *words]),
+        # Ray gives it to a shell, so every word is quoted. -P: an asha_ray in the folder where the
+        # head was started shall not stand before the one that is sent.
+        shlex.join(["python", "-P", "-m", "asha_ray", *words]),
         metadata=metadata,
         variables={
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),

@@ -182,9 +182,12 @@ def _version(there: str, target: Target) -> Finding:
     if there == here:
         came = "in its image" if target.image else "sent along"
         return Finding("asha-ray", f"{there}, {came}")
-    return Finding(
-        "asha-ray", f"{there} there, {here} here", "build its image anew, or give --ship"
+    remedy = (
+        "build its image anew, or give --ship"
+        if target.image
+        else "another one stands before what is sent: unset PYTHONPATH on its nodes"
     )
+    return Finding("asha-ray", f"{there} there, {here} here", remedy)
 
 
 class _Waiter:

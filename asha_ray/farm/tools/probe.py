@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
@@ -56,7 +57,7 @@ def probe(name: str, work: str, seconds: float) -> str:
     from asha_ray.farm.on_ray.probe import on_worker
 
     try:
-        findings = on_worker(seconds, look, work, name)
+        findings = on_worker(seconds, look, work, name, asha_ray.__version__)
     except AshaError as error:
         findings = [finding_of("process", error)]
     return report_line(name, findings)
@@ -83,16 +84,25 @@ def read_report(name: str, log: str) -> Report | None:
         return None
 
 
-def look(has_gpu: bool, work: str, name: str) -> list[Finding]:
+def look(has_gpu: bool, work: str, name: str, version: str) -> list[Finding]:
     """Look around on this machine, as a worker.
 
     Args:
         has_gpu: whether Ray has given it a GPU.
         work: the work root, or `NO_WORK`.
         name: of the object that is written there.
+        version: of the driver's asha-ray, which this one should be.
     """
-    findings = examine_worker(has_gpu=has_gpu)
+    findings = [_same(version), *examine_worker(has_gpu=has_gpu)]
     return findings if work == NO_WORK else [*findings, try_storage(work, name)]
+
+
+def _same(version: str) -> Finding:
+    own = asha_ray.__version__
+    if own == version:
+        return Finding("asha-ray", own)
+    told = f"{own} in {Path(asha_ray.__file__).parent}, and its driver runs {version}"
+    return Finding("asha-ray", told, "start all nodes from one image")
 
 
 def try_storage(work: str, name: str, limit_s: float = STORAGE_S) -> Finding:

@@ -67,7 +67,7 @@ def test_a_cluster_is_given_a_driver_that_reads_the_jobs_record(
     (given,) = cluster.submitted
     assert given["id"] == job.job_id
     assert shlex.split(given["command"]) == [
-        "python", "-m", "asha_ray", "drive", job.job_id, "--work", jobs.work,
+        "python", "-P", "-m", "asha_ray", "drive", job.job_id, "--work", jobs.work,
     ]  # fmt: skip
     assert given["package"] == Path(asha_ray.__file__).parent
     assert given["metadata"]["output"] == spec.output

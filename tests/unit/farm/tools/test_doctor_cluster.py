@@ -231,21 +231,24 @@ def test_a_probe_goes_as_jobs_go(there: FakeDashboard, target: Target) -> None:
     examine(replace(target, image=True))
 
     sent, in_image = there.jobs.values()
-    assert sent.given["entrypoint"].startswith("python -m asha_ray probe asha-doctor-")
+    assert sent.given["entrypoint"].startswith("python -P -m asha_ray probe asha-doctor-")
     assert len(sent.given["runtime_env"]["py_modules"]) == 1
     assert "py_modules" not in in_image.given["runtime_env"]
 
 
-def test_an_image_with_another_version_is_told(there: FakeDashboard, target: Target) -> None:
+@pytest.mark.parametrize(("image", "remedy"), [(True, "--ship"), (False, "PYTHONPATH")])
+def test_another_version_there_is_told(
+    there: FakeDashboard, target: Target, image: bool, remedy: str
+) -> None:
     def answers_as_older(name: str, job: Job) -> None:
         answers(name, job)
         job.log = job.log.replace(f'"{asha_ray.__version__}"', '"0.0.1"')
 
     there.on_submit = answers_as_older
 
-    found = examine(replace(target, image=True))["asha-ray"]
+    found = examine(replace(target, image=image))["asha-ray"]
     assert found.value == f"0.0.1 there, {asha_ray.__version__} here"
-    assert "--ship" in found.remedy
+    assert remedy in found.remedy
 
 
 def fails(log: str, message: str = "") -> Callable[[str, Job], None]:

@@ -170,8 +170,21 @@ def test_a_worker_without_a_work_root_is_looked_at_all_the_same(
 ) -> None:
     monkeypatch.setattr(probe, "examine_worker", lambda **_: [FOUND[0]])
 
-    assert look(False, probe.NO_WORK, "mine") == [FOUND[0]]
-    assert [each.name for each in look(False, str(tmp_path), "mine")] == ["python", "storage"]
+    own = Finding("asha-ray", asha_ray.__version__)
+    assert look(False, probe.NO_WORK, "mine", own.value) == [own, FOUND[0]]
+    found = look(False, str(tmp_path), "mine", own.value)
+    assert [each.name for each in found] == ["asha-ray", "python", "storage"]
+
+
+def test_a_worker_with_another_asha_ray_than_its_driver_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "examine_worker", lambda **_: [])
+
+    [found] = look(False, probe.NO_WORK, "mine", "9.9.9")
+    assert found.value.startswith(f"{asha_ray.__version__} in ")
+    assert found.value.endswith("its driver runs 9.9.9")
+    assert found.remedy
 
 
 @pytest.fixture
