@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Tests beside one another. An idle process takes over what another has still to do; slow tests of a
 # file stay together, for what they share is dear, and the longest file's name comes first.
 PROCESSES ?= 2
+# Tests start Python hundreds of times, and each would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 .PHONY: install demo test test-slow check format lock clean
