@@ -27,6 +27,9 @@ from tests.farm import mortal, wait_for
 HOST = "127.0.0.1"
 START_S = 240.0
 STORE_BYTES = 80 << 20
+PORTS = range(20_000, 30_000)
+"""Below those that a system hands out by itself: a head dies if its port is taken, and any process
+may open a connection between the choice of a port and its use."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A node that does not answer is dead after five seconds instead of fifteen.
@@ -215,6 +218,8 @@ def cluster(environment: Mapping[str, str], num_nodes: int) -> Iterator[Cluster]
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        return int(found.getsockname()[1])
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as found, suppress(OSError):
+            found.bind((HOST, port))
+            return port
