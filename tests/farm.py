@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import BaseContext, ForkServerContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,7 +210,7 @@ class Driver:
     """`asha-ray render` as a process of its own, on a Ray that is there.
 
     Args:
-        server: forks it.
+        context: starts it.
         folder: for what it says.
         render: what it renders.
         address: of the Ray.
@@ -221,7 +221,7 @@ class Driver:
 
     def __init__(
         self,
-        server: ForkServerContext,
+        context: BaseContext,
         folder: Path,
         render: Render,
         address: str,
@@ -240,7 +240,7 @@ class Driver:
         }
         folder.mkdir()
         self._stop, self._folder = stop, folder
-        self._process = server.Process(
+        self._process: Any = context.Process(
             target=run_command, args=(["render", *render.arguments(), "--json"], own, folder)
         )
         self._process.start()

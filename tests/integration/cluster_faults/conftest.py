@@ -8,7 +8,7 @@ Each file has a cluster of its own, so that two processes can share the work.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import BaseContext, ForkServerContext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -129,11 +129,12 @@ def start(
         step: str = "",
         number: int = 1,
         variables: Mapping[str, str] = MappingProxyType({}),
+        context: BaseContext = server,
     ) -> Driver:
         stop = Stop(step, number, tmp_path / f"stop-{len(drivers)}") if step else None
         own = {**environment, "TMPDIR": str(temporary["driver"])}
         said = tmp_path / f"driver-{len(drivers)}"
-        drivers.append(Driver(server, said, render, farm.address, own, stop, variables))
+        drivers.append(Driver(context, said, render, farm.address, own, stop, variables))
         return drivers[-1]
 
     yield run

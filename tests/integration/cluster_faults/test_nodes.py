@@ -1,6 +1,7 @@
 """Nodes vanish, join and are drained, and a head dies."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -188,7 +189,9 @@ def test_a_head_that_dies(
     The last test here: the cluster that the others share is lost.
     """
     render = make(workers=1)
-    driver = start(render, farm, "encoded", 3)
+    # A process like a user's: how it gets away from a Ray without a head is what is tested here.
+    afresh = multiprocessing.get_context("spawn")
+    driver = start(render, farm, "encoded", 3, context=afresh)
     driver.stopped()
     kept = render.kept()
 
