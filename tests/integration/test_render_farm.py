@@ -553,19 +553,19 @@ class TestKinds:
         assert numerics["threads"] == 1
 
 
+SLOW = {"size": "640x480", "preset": "slower", "chunk_seconds": 0.4, "crf": 20}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(track: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the video that nobody's death has touched."""
+    out = tmp_path_factory.mktemp("undisturbed") / "v.mp4"
+    serial(track, model, out, **SLOW)
+    return sha256(out)
+
+
 @pytest.mark.usefixtures("local_ray")
 class TestLostWorkers:
-    SLOW = {"size": "640x480", "preset": "slower", "chunk_seconds": 0.4, "crf": 20}  # noqa: RUF012
-
-    @pytest.fixture(scope="class")
-    def undisturbed(
-        self, track: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> str:
-        """Of the video that nobody's death has touched."""
-        out = tmp_path_factory.mktemp("undisturbed") / "v.mp4"
-        serial(track, model, out, **self.SLOW)
-        return sha256(out)
-
     @pytest.mark.slow
     @pytest.mark.timeout(240)
     @pytest.mark.parametrize("num_kills", [1, 3])
@@ -588,7 +588,7 @@ class TestLostWorkers:
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            result = asha_ray.render(track, model=model, out=tmp_path / "v.mp4", **self.SLOW)
+            result = asha_ray.render(track, model=model, out=tmp_path / "v.mp4", **SLOW)
         finally:
             ended.set()
             killer.join()
@@ -615,7 +615,7 @@ class TestLostWorkers:
         killer.start()
         try:
             with pytest.raises(FarmError, match="10 workers died over it"):
-                asha_ray.render(track, model=model, out=tmp_path / "v.mp4", **self.SLOW)
+                asha_ray.render(track, model=model, out=tmp_path / "v.mp4", **SLOW)
         finally:
             ended.set()
             killer.join()
