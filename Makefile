@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Tests beside one another. An idle process takes over what another has still to do; slow tests of a
 # file stay together, for what they share is dear, and the longest file's name comes first.
 PROCESSES ?= 2
+# Tests start Python hundreds of times, and each would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 .PHONY: install demo test test-slow check format lock clean
@@ -17,6 +19,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { echo 'venv is missing: apt-get install python3-venv'; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@# librosa is compiled when it is first imported. Processes that do it at once each take half a
+	@# minute, and may mix up what they write (numba issue 10128).
+	$(BIN)/python -c 'import librosa.beat'
 	@touch $@
 
 demo: install

@@ -34,6 +34,9 @@ START_S = 240.0
 STORE_BYTES = 80 << 20
 FAKE_HEAD, FAKE_HEAD_TYPE = f"{'f' * 51}00000", "ray.head.default"
 """What Ray's autoscaler for tests takes for its head."""
+PORTS = range(20_000, 30_000)
+"""Below those that a system hands out by itself: a head dies if its port is taken, and any process
+may open a connection between the choice of a port and its use."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A node that does not answer is dead after five seconds instead of fifteen.
@@ -352,6 +355,8 @@ def cluster(
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        return int(found.getsockname()[1])
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as found, suppress(OSError):
+            found.bind((HOST, port))
+            return port

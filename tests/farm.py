@@ -1,17 +1,20 @@
 """Renders that are stopped at a named step and killed there, and what must hold after that."""
 
+import ctypes
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext, ForkServerContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +30,7 @@ from asha_ray.storage.journal import read_events
 from asha_ray.storage.keys import file_digest
 from asha_ray.storage.work import WorkRoot
 
+PR_SET_PDEATHSIG = 1
 REPOSITORY = Path(__file__).parents[1]
 RUN_S = 240.0
 """For one run; minutes only where the machine is busy with other things."""
@@ -88,11 +92,14 @@ class Render:
             found[entry] = content, storage.version(segment)
         return found
 
-    def require_kept(self, before: Mapping[str, tuple[bytes, str | None]]) -> None:
-        """Nothing of what was there has been made again."""
+    def require_kept(
+        self, before: Mapping[str, tuple[bytes, str | None]]
+    ) -> dict[str, tuple[bytes, str | None]]:
+        """Nothing of what was there has been made again; returns what is there now."""
         after = self.kept()
         changed = [record for record, content in before.items() if after.get(record) != content]
         assert changed == [], "rendered again"
+        return after
 
     def num_records(self) -> int:
         return len(self._segments(".json"))
@@ -188,11 +195,37 @@ class Answer(NamedTuple):
     err: str
 
 
+def fork_server() -> ForkServerContext:
+    """Forks processes that have imported what a render needs: most of what a short one takes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            *("asha_ray.cli.main", "asha_ray.farm.rendering.render", "asha_ray.audio.features"),
+            *("asha_ray.farm.on_ray.executor", "tests.farm"),
+        ]
+    )
+    # Before a test names another folder for temporary files: a socket's path must be short.
+    forkserver.ensure_running()
+    return context
+
+
 class Driver:
-    """`asha-ray render` as a process of its own, on a Ray that is there."""
+    """`asha-ray render` as a process of its own, on a Ray that is there.
+
+    Args:
+        context: starts it.
+        folder: for what it says.
+        render: what it renders.
+        address: of the Ray.
+        environment: of its process, and no more than this.
+        stop: where it, or a worker of its, shall wait for its end.
+        variables: of its environment and of its workers'.
+    """
 
     def __init__(
         self,
+        context: BaseContext,
+        folder: Path,
         render: Render,
         address: str,
         environment: Mapping[str, str],
@@ -202,28 +235,22 @@ class Driver:
         variables = {**variables, **(stop.variable if stop else {})}
         # Workers have a node's environment, and this of the driver that asked for them.
         job = {"runtime_env": {"env_vars": variables}} if variables else {}
-        self._stop = stop
-        self._process = subprocess.Popen(
-            [
-                *(*mortal("KILL"), sys.executable, "-m", "asha_ray"),
-                *("render", *render.arguments(), "--json"),
-            ],
-            env={
-                **environment,
-                **variables,
-                "RAY_ADDRESS": address,
-                "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job),
-            },
-            cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+        own = {
+            **environment,
+            **variables,
+            "RAY_ADDRESS": address,
+            "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job),
+        }
+        folder.mkdir()
+        self._stop, self._folder = stop, folder
+        self._process: Any = context.Process(
+            target=run_command, args=(["render", *render.arguments(), "--json"], own, folder)
         )
+        self._process.start()
 
     @property
     def pid(self) -> int:
+        assert self._process.pid is not None
         return self._process.pid
 
     def stopped(self) -> int:
@@ -238,22 +265,25 @@ class Driver:
         return int(wait_for(pid, RUN_S, f"step {stop.step}"))
 
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        return self._process.is_alive()
 
     def kill(self) -> None:
         """SIGKILL, to it alone."""
         self._process.kill()
-        self._process.communicate()
+        self._process.join()
 
     def finish(self, seconds: float = RUN_S) -> Answer:
         """Wait for its end."""
-        out, err = self._process.communicate(timeout=seconds)
-        return Answer(self._process.returncode, json.loads(out) if out.strip() else {}, err)
+        self._process.join(seconds)
+        code = self._process.exitcode
+        assert code is not None, f"it has not ended in {seconds} s"
+        out, err = ((self._folder / name).read_text() for name in ("out", "err"))
+        return Answer(code, json.loads(out) if out.strip() else {}, err)
 
     def close(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.communicate()
+        self.kill()
 
 
 def require_gone(pid: int, seconds: float = 60.0) -> None:
@@ -276,6 +306,26 @@ def at(step: str) -> Iterator[None]:
     except BaseException as error:
         error.add_note(f"with a kill at {step}")
         raise
+
+
+def run_command(arguments: list[str], environment: Mapping[str, str], folder: Path) -> None:
+    """`asha-ray` with these arguments, in a process that was forked for it.
+
+    What it prints comes into the files `out` and `err` of the folder.
+    """
+    from asha_ray.cli.main import main
+
+    # However the tests end, the server that forked this process ends with them.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(REPOSITORY)
+    tempfile.tempdir = None  # read anew
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), stream)
+    sys.argv = [str(REPOSITORY / "asha_ray" / "__main__.py"), *arguments]
+    main()
 
 
 def render_alone(render: Render, variables: Mapping[str, str]) -> None:

@@ -3,12 +3,10 @@
 The process is forked from one that has imported everything, or the list would take minutes.
 """
 
-import multiprocessing
 import os
 import shutil
 import signal
 import tempfile
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import pytest
 import asha_ray
 from asha_ray import faults
 from asha_ray.farm.rendering.render import RenderResult
-from tests.farm import Render, Stop, render_alone, require_gone, wait_for
+from tests.farm import Render, Stop, fork_server, render_alone, require_gone, wait_for
 
 OPTIONS = {"chunk_seconds": 0.25, "duration": 0.7}
 OF_EACH_CHUNK = ("encoded", "verified", "uploaded", "recorded", "committed")
@@ -27,13 +25,7 @@ KEPT = {"recorded": 2, "committed": 2}
 
 @pytest.fixture(scope="module")
 def server() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["asha_ray.farm.rendering.render", "asha_ray.audio.features", "tests.farm"]
-    )
-    # Before a test names another folder for temporary files: a socket's path must be short.
-    forkserver.ensure_running()
-    return context
+    return fork_server()
 
 
 def run(render: Render) -> RenderResult:

@@ -1,6 +1,7 @@
 """Training with Ray Train: what it leaves, how it goes on, and that workers change nothing."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -55,8 +56,6 @@ def undisturbed(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
 ) -> tuple[Path, Any]:
     """Twelve epochs in one go, with two files among the pictures that are none."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("undisturbed")
     images = shutil.copytree(pictures, folder / "images")
     (images / "07-broken.png").write_bytes((images / "07.png").read_bytes()[:60])
@@ -114,15 +113,58 @@ class TestWhatIsLeft:
         assert "text.jpg: it is no picture of a known format" in note
 
 
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("asha_ray.farm.training.train.ray_cluster", refuse)
+
+
+@pytest.mark.usefixtures("no_ray")
+class TestNothingToGoOnWith:
+    """Known before Ray is started."""
+
+    def test_a_run_that_is_done_is_only_told(
+        self, undisturbed: tuple[Path, Any], pictures: Path
+    ) -> None:
+        out, (result, _) = undisturbed
+        before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+
+        again = asha_ray.train(pictures, out=out, epochs=EPOCHS, resume=True, **SMALL)
+
+        assert again == result
+        assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+    def test_a_run_of_more_epochs(self, undisturbed: tuple[Path, Any], pictures: Path) -> None:
+        with pytest.raises(SpecError, match=r"went past 3 epochs already; give more --epochs"):
+            asha_ray.train(pictures, out=undisturbed[0], epochs=3, resume=True, **SMALL)
+
+    def test_a_run_of_other_settings(self, undisturbed: tuple[Path, Any], pictures: Path) -> None:
+        other = {**SMALL, "latent": 5}
+        with pytest.raises(SpecError, match="had other settings"):
+            asha_ray.train(pictures, out=undisturbed[0], epochs=13, resume=True, **other)
+
+    def test_a_model_that_lacks_a_file_is_not_done(
+        self, undisturbed: tuple[Path, Any], pictures: Path, tmp_path: Path
+    ) -> None:
+        """The run still has its checkpoint, and Ray is asked to make the model of it again."""
+        out, _ = undisturbed
+        shutil.copytree(out.parent / ".asha", tmp_path / ".asha")
+        model = shutil.copytree(out, tmp_path / out.name)
+        (model / "keyframes.npy").unlink()
+
+        with pytest.raises(AssertionError, match="Ray was started"):
+            asha_ray.train(pictures, out=model, epochs=EPOCHS, resume=True, **SMALL)
+
+    def test_no_run(self, pictures: Path, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match="there is no earlier run"):
+            asha_ray.train(pictures, out=tmp_path / "m", resume=True, **SMALL)
+
+
+@pytest.mark.usefixtures("no_ray")
 class TestRefusals:
     """Before Ray is started, all of them."""
-
-    @pytest.fixture(autouse=True)
-    def no_ray(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(**_: object) -> None:
-            raise AssertionError("Ray was started")
-
-        monkeypatch.setattr("asha_ray.farm.training.train.ray_cluster", refuse)
 
     def test_no_epochs_write_an_initialised_model(self, pictures: Path, tmp_path: Path) -> None:
         result = asha_ray.train(pictures, out=tmp_path / "m", epochs=0, **SMALL)
@@ -194,17 +236,6 @@ class TestGoingOn:
         keyframes = [np.load(folder / "keyframes.npy") for folder in (out, undisturbed[0])]
         np.testing.assert_allclose(*keyframes, atol=1e-4)
         assert (out / "samples" / "epoch-0001.png").exists()
-
-        with pytest.raises(SpecError, match="had other settings"):
-            asha_ray.train(pictures, out=out, epochs=13, resume=True, **{**SMALL, "latent": 5})
-        again = asha_ray.train(pictures, out=out, epochs=EPOCHS, resume=True, **SMALL)
-        assert again.training == result.training
-        with pytest.raises(SpecError, match="more --epochs"):
-            asha_ray.train(pictures, out=out, epochs=3, resume=True, **SMALL)
-
-    def test_there_is_nothing_to_resume(self, pictures: Path, tmp_path: Path) -> None:
-        with pytest.raises(SpecError, match="there is no earlier run"):
-            asha_ray.train(pictures, out=tmp_path / "m", resume=True, **SMALL)
 
     def test_two_workers_give_the_curve_of_one_with_the_doubled_batch(
         self, undisturbed: tuple[Path, Any], pictures: Path, tmp_path: Path

@@ -1,7 +1,7 @@
 """The rooms of DESIGN section 2: imports go downward only, and some packages have one door."""
 
 import ast
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,8 +64,14 @@ class Import(NamedTuple):
     at_once: bool
 
 
-def _modules() -> list[Path]:
-    return sorted(ROOT.rglob("*.py"))
+@functools.cache
+def _modules() -> tuple[Path, ...]:
+    return tuple(sorted(ROOT.rglob("*.py")))
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def _name(path: Path) -> str:
@@ -77,8 +83,9 @@ def _room(path: Path) -> str:
     return parts[0] if len(parts) > 1 else path.stem
 
 
-def _imports(path: Path) -> Iterator[Import]:
-    tree = ast.parse(path.read_text())
+@functools.cache
+def _imports(path: Path) -> tuple[Import, ...]:
+    tree = _tree(path)
     type_blocks = [
         node
         for node in ast.walk(tree)
@@ -86,6 +93,7 @@ def _imports(path: Path) -> Iterator[Import]:
     ]
     for_types = {id(child) for block in type_blocks for child in ast.walk(block)}
     at_once = {id(node) for node in tree.body}
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -97,7 +105,8 @@ def _imports(path: Path) -> Iterator[Import]:
         else:
             continue
         for module in modules:
-            yield Import(module, node.lineno, id(node) in for_types, id(node) in at_once)
+            found.append(Import(module, node.lineno, id(node) in for_types, id(node) in at_once))
+    return tuple(found)
 
 
 def _room_of_import(module: str) -> str:
@@ -188,7 +197,7 @@ def test_nothing_is_unpickled_and_no_shell_is_started(path):
     """Models, features and media come from strangers."""
     for found in _imports(path):
         assert found.module.partition(".")[0] not in UNSAFE_MODULES, f"{_name(path)}:{found.line}"
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if not isinstance(node, ast.Call):
             continue
         where = f"{_name(path)}:{node.lineno}"

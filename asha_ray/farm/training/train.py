@@ -42,6 +42,8 @@ from asha_ray.vae.training import num_batches
 
 RUN_NAME = "run"
 SETTINGS = "settings.json"
+DONE = "done.json"
+"""Beside a run's settings once its model is published: of how many epochs and images."""
 POLL_S = 0.5
 CHECKPOINT_S = 30.0
 MAX_FAILURES = 3
@@ -84,6 +86,8 @@ def train(
     architecture = architecture_of(
         spec.preset, parse_size(spec.size), spec.latent, spec.encoder_filters, spec.decoder_filters
     )
+    if spec.run.resume and spec.epochs > 0 and (done := _done(spec)):
+        return done
     uris = list_images(spec.images)
     config_uri = join(spec.output, CONFIG)
     storage_of(config_uri).check_writable(config_uri)
@@ -100,6 +104,9 @@ def train(
                 _check_nodes_memory(architecture, spec, capacity)
             _tell_wait(scaling, capacity, progress)
             num_images = _train_on_ray(spec, scaling, uris, progress, skipped, checkpoint_s)
+        counts = (spec.epochs, num_images, len(skipped))
+        done_uri = join(_runs_uri(spec), DONE)
+        storage_of(done_uri).write(done_uri, json.dumps(counts).encode())
     return TrainResult(spec.output, num_images, len(skipped), spec.epochs, _summary(spec.output))
 
 
@@ -193,10 +200,7 @@ def _train_on_ray(
         trained = Path(folder) / MODEL
         num_epochs = int(json.loads((Path(folder) / NUMBERS).read_text())["epoch"])
         if num_epochs > spec.epochs or not trained.is_dir():
-            raise SpecError(
-                f"resuming {spec.output}: the earlier run went past {spec.epochs} epochs already; "
-                "give more --epochs"
-            )
+            raise _gone_past(spec)
         _publish(trained, spec.output)
     return num_images
 
@@ -350,26 +354,59 @@ def _runs_uri(spec: TrainSpec) -> str:
 
 
 def _prepare_run(spec: TrainSpec) -> None:
-    """Begin a new run, or make sure that the one to be resumed is of the same training."""
+    """Clear away what an earlier run has left, unless it is to be resumed."""
     storage, uri = storage_of(spec.output), _runs_uri(spec)
-    settings_uri = join(uri, SETTINGS)
-    mark = digest_of(spec.model_dump(mode="json", exclude={"run", "epochs", "images", "output"}))
     if spec.run.resume:
-        if storage.size(settings_uri) is None:
-            raise SpecError(
-                f"resuming {spec.output}: there is no earlier run of it; leave out --resume"
-            )
-        if storage.read(settings_uri).decode() != mark:
-            raise SpecError(
-                f"resuming {spec.output}: the earlier run had other settings; give the same, "
-                "or leave out --resume to begin anew"
-            )
         return
     for entry in list(storage.list(uri)):
         storage.delete(entry.uri)
     for entry in list(storage.list(join(spec.output, "samples"))):
         storage.delete(entry.uri)
-    storage.write(settings_uri, mark.encode())
+    storage.write(join(uri, SETTINGS), _mark(spec).encode())
+
+
+def _mark(spec: TrainSpec) -> str:
+    """The same for runs of which one may go on where the other stopped."""
+    return digest_of(spec.model_dump(mode="json", exclude={"run", "epochs", "images", "output"}))
+
+
+def _require_earlier_run(spec: TrainSpec) -> None:
+    storage, settings_uri = storage_of(spec.output), join(_runs_uri(spec), SETTINGS)
+    if storage.size(settings_uri) is None:
+        raise SpecError(
+            f"resuming {spec.output}: there is no earlier run of it; leave out --resume"
+        )
+    if storage.read(settings_uri).decode() != _mark(spec):
+        raise SpecError(
+            f"resuming {spec.output}: the earlier run had other settings; give the same, "
+            "or leave out --resume to begin anew"
+        )
+
+
+def _done(spec: TrainSpec) -> TrainResult | None:
+    """What the earlier run has left, if that is all that is asked for.
+
+    Raises:
+        SpecError: if there is no earlier run, or it had other settings or went further.
+    """
+    _require_earlier_run(spec)
+    storage, done_uri = storage_of(spec.output), join(_runs_uri(spec), DONE)
+    if storage.size(done_uri) is None:
+        return None
+    epochs, images, skipped = json.loads(storage.read(done_uri))
+    if epochs > spec.epochs:
+        raise _gone_past(spec)
+    is_whole = all(storage.size(join(spec.output, name)) is not None for name in FILES)
+    if epochs < spec.epochs or not is_whole:
+        return None
+    return TrainResult(spec.output, images, skipped, epochs, _summary(spec.output))
+
+
+def _gone_past(spec: TrainSpec) -> SpecError:
+    return SpecError(
+        f"resuming {spec.output}: the earlier run went past {spec.epochs} epochs already; "
+        "give more --epochs"
+    )
 
 
 def _publish(folder: Path, output: str) -> None:

@@ -24,11 +24,10 @@ def envelope():
 
 def _formula(keyframes, envelope, fps, gap, min_factor, first):
     """z = K[i] + (K[i+1] - K[i]) * u * (envelope / min_factor + 1), t = frame / fps."""
-    rows = []
+    rows, step = [], 1 / fps / gap
     for frame, value in enumerate(envelope.tolist()):
-        time = frame / fps
-        i = floor(time / gap)
-        u = float(time / gap - i)
+        i, rest = divmod(frame * step.numerator, step.denominator)
+        u = rest / step.denominator
         here = keyframes[(first + i) % len(keyframes)].astype(float)
         there = keyframes[(first + i + 1) % len(keyframes)].astype(float)
         rows.append(here + (there - here) * u * (value / min_factor + 1))
@@ -65,13 +64,14 @@ def test_a_boundary_frame_is_never_off_by_one(fps, gap):
     ramp = np.arange(200, dtype=np.float32)[:, None]
     path = seed_path(ramp, np.zeros(num_frames, np.float32), fps, keyframe_gap=float(gap))
     start = path.first_keyframe
-    exact = [Fraction(frame) / fps / Fraction(gap) for frame in range(num_frames)]
+    step = 1 / fps / Fraction(gap)
+    exact = [divmod(frame * step.numerator, step.denominator) for frame in range(num_frames)]
     found = path.latents(0, num_frames)[:, 0]
-    on_keyframe = [frame for frame, place in enumerate(exact) if place.denominator == 1]
+    on_keyframe = [frame for frame, (_, rest) in enumerate(exact) if rest == 0]
     assert len(on_keyframe) > 1 or (fps.denominator > 1 and gap != "1.001")
     for frame in on_keyframe:
-        assert found[frame] == (start + int(exact[frame])) % 200, f"frame {frame}"
-    inside = [(start + floor(place)) % 200 for place in exact]
+        assert found[frame] == (start + exact[frame][0]) % 200, f"frame {frame}"
+    inside = [(start + place) % 200 for place, _ in exact]
     beside = np.array([min(i, (i + 1) % 200) for i in inside])
     assert (found >= beside - 1e-3).all()
 

@@ -1,6 +1,7 @@
 """Small raw frames, and what turns them into segments."""
 
 import itertools
+import shutil
 from fractions import Fraction
 
 import numpy as np
@@ -32,18 +33,33 @@ def moving_frames(num_frames, size=SIZE):
     return frames
 
 
+@pytest.fixture(scope="session")
+def encoded(tmp_path_factory):
+    """Encodes frames into a segment, once for all tests of the process that want the same."""
+    folder, known = tmp_path_factory.mktemp("segments"), {}
+
+    def encode(frames, fps, size, **changes):
+        key = (frames.tobytes(), fps, size, *sorted(changes.items()))
+        if key not in known:
+            path = folder / f"{len(known)}.mp4"
+            batches = [frames[at : at + 4] for at in range(0, len(frames), 4)]
+            assert encode_segment(batches, path, size, fps, settings(**changes)) == len(frames)
+            known[key] = path
+        return known[key]
+
+    return encode
+
+
 @pytest.fixture
-def make_segments(tmp_path):
+def make_segments(encoded, tmp_path):
     """Encodes frames cut at `bounds` into segments, as `stitch` takes them."""
 
     def make(frames, bounds, fps, size=SIZE, **changes):
         segments = []
         for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            path = tmp_path / f"segment-{index}.mp4"
-            batches = [frames[at : min(at + 4, stop)] for at in range(start, stop, 4)]
-            count = encode_segment(batches, path, size, fps, settings(**changes))
-            assert count == stop - start
-            segments.append((path, count))
+            source = encoded(frames[start:stop], fps, size, **changes)
+            path = shutil.copyfile(source, tmp_path / f"segment-{index}.mp4")
+            segments.append((path, stop - start))
         return segments
 
     return make

@@ -80,16 +80,23 @@ def write_bundle(
     (folder / "checkpoint").write_text('model_checkpoint_path: "model"\n')
 
 
-def random_model(name: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """Variables of a Spleeter model with random weights of a sensible scale."""
+def random_model(name: str, seed: int = 0, thinner: int = 1) -> dict[str, np.ndarray]:
+    """Variables of a Spleeter model with random weights of a sensible scale.
+
+    Args:
+        name: which model.
+        seed: of the weights.
+        thinner: how many times fewer filters each level has than in Spleeter.
+    """
     rng = np.random.default_rng(seed)
-    widths = [2, 16, 32, 64, 128, 256, 512]
-    ups = [(512, 256), (512, 128), (256, 64), (128, 32), (64, 16), (32, 1)]
+    filters = [num // thinner for num in (16, 32, 64, 128, 256, 512)]
+    widths, ups = [2, *filters], [(filters[5], filters[4]), (2 * filters[0], 1)]
+    ups[1:1] = [(2 * filters[level], filters[level - 1]) for level in (4, 3, 2, 1)]
     variables: dict[str, np.ndarray] = {}
 
     def layer(kind: str, number: int, shape: tuple[int, ...], num_out: int) -> None:
         name = f"{kind}_{number}" if number else kind
-        scale = (2 / np.prod(shape[:3])) ** 0.5 if kind == "conv2d" else 0.02
+        scale = (2 / np.prod(shape[:3])) ** 0.5 if kind == "conv2d" else 0.02 * thinner**0.5
         kernel = rng.standard_normal(shape, np.float32) * np.float32(scale)
         variables[f"{name}/kernel"] = kernel
         variables[f"{name}/bias"] = rng.normal(0, 0.1, num_out).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from asha_ray.audio.stems import spleeter
+from asha_ray.audio.stems import spleeter, unet
 from asha_ray.audio.stems.kinds import KINDS
 from asha_ray.audio.stems.separator import SeparatorSettings, make_separator, separate_range
 from asha_ray.audio.stems.spleeter import FRAME_LENGTH, HOP_LENGTH, OVERLAP, SpleeterSeparator
@@ -17,6 +17,7 @@ from asha_ray.audio.stems.unet import MaskModel, load_mask_model
 from asha_ray.errors import StemsError
 from asha_ray.values import PcmStream
 from tests.unit.audio.stems.bundles import random_model, write_bundle
+from tests.unit.audio.stems.conftest import THINNER
 from tests.unit.audio.stems.sounds import snr_db, song, stream, whole
 
 REAL_SEGMENT = 512 * HOP_LENGTH
@@ -191,7 +192,7 @@ def test_memory_does_not_grow_with_length(separator):
 
 
 def test_the_version_tells_models_apart(separator, two_stems, tmp_path):
-    write_bundle(tmp_path / "2stems", random_model("2stems", seed=1))
+    write_bundle(tmp_path / "2stems", random_model("2stems", 1, THINNER))
     other = SpleeterSeparator("2stems", tmp_path, "cpu")
     again = make_separator("spleeter", SeparatorSettings("2stems", two_stems / "2stems", "cpu"))
     assert other.version != separator.version == again.version
@@ -203,7 +204,8 @@ def test_the_version_tells_models_apart(separator, two_stems, tmp_path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_masks_are_shares(name):
+def test_masks_are_shares(name, full_width, monkeypatch):
+    monkeypatch.setattr(unet, "NUM_FILTERS", full_width)
     torch.manual_seed(0)
     model = MaskModel(KINDS[name]).eval()
     with torch.no_grad():
@@ -216,7 +218,7 @@ def test_files_of_another_model_are_refused(two_stems, tmp_path):
     """4 stems read as 2 would give vocals and drums under wrong names, without an error."""
     with pytest.raises(StemsError, match=r"no variable conv2d_14/kernel.*--fetch 4stems"):
         whole(SpleeterSeparator("4stems", two_stems / "2stems", "cpu").separate(stream(song(1))))
-    variables = random_model("2stems")
+    variables = random_model("2stems", thinner=THINNER)
     write_bundle(tmp_path / "more", variables | {"conv2d_14/kernel": np.zeros(1, np.float32)})
     with pytest.raises(StemsError, match="more stems"):
         load_mask_model(Checkpoint(tmp_path / "more"), "2stems")
@@ -229,7 +231,7 @@ def test_files_of_another_model_are_refused(two_stems, tmp_path):
 def test_a_damaged_model_names_the_remedy(two_stems, tmp_path):
     shutil.copytree(two_stems / "2stems", tmp_path / "m")
     with (tmp_path / "m" / "model.data-00000-of-00001").open("r+b") as file:
-        file.seek(40_000_000)
+        file.seek(600_000)
         file.write(b"damage")
     with pytest.raises(StemsError, match=r"checksum of .* is wrong.*asha-ray stems --fetch 2stems"):
         whole(SpleeterSeparator("2stems", tmp_path / "m", "cpu").separate(stream(song(1))))

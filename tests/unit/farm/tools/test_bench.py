@@ -29,7 +29,7 @@ TINY = architecture_of("seed", (32, 32), 4, (4,), (8, 4))
 def small_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(module, "sample_model", lambda: sample_model(TINY))
-    monkeypatch.setattr(module, "QUICK_ROUNDS", 2)
+    monkeypatch.setattr(module, "QUICK_ROUNDS", 1)
     monkeypatch.setattr(module, "QUICK_SECONDS", 0.02)
     monkeypatch.setattr(module, "pick_device", lambda: "cpu")
     monkeypatch.setattr(module, "TUNE_BATCHES", {"cpu": (1, 2)})
