@@ -96,16 +96,20 @@ def growth_reported(config: autoscaler_pb2.ClusterConfig) -> Growth:
 
 def growth_configured(config: Mapping[str, Any]) -> Growth:
     """What an autoscaler's file allows: `available_node_types`, and `max_workers` in all."""
-    most = config.get("max_workers", math.inf)
+    most = _or_else(config.get("max_workers"), math.inf)
     head = config.get("head_node_type")
     return Growth(
         tuple(
-            NodeGroup(dict(kind.get("resources") or {}), kind.get("max_workers", most))
+            NodeGroup(dict(kind.get("resources") or {}), _or_else(kind.get("max_workers"), most))
             for name, kind in config.get("available_node_types", {}).items()
             if name != head
         ),
         most,
     )
+
+
+def _or_else(value: float | None, other: float) -> float:
+    return other if value is None else value
 
 
 def find_config(gcs_address: str) -> dict[str, Any] | None:

@@ -67,12 +67,18 @@ class RayExecutor:
         self._metrics: Metrics | None = None
 
     def __enter__(self) -> Self:
-        """Join or start Ray."""
-        self._stack.enter_context(ray_cluster())
-        self._growth = read_growth()
-        require_cpu(self._capacity())
-        if not is_own_ray():
-            self._share = Share(self._run.priority)
+        """Join or start Ray.
+
+        Raises:
+            ResourceError: if the cluster has no CPU, and will have none.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(ray_cluster())
+            self._growth = read_growth()
+            require_cpu(self._capacity())
+            if not is_own_ray():
+                self._share = Share(self._run.priority)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:

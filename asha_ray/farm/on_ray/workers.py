@@ -7,6 +7,7 @@ from asha_ray.farm.on_ray.capacity import Capacity, Resources, with_memory
 MAX_WORKERS_PER_GPU = 4
 CORES_PER_ENCODER = 8
 DOING = "starting a render worker"
+SMALLER = "make smaller pictures"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Asked:
         asked = self.resources
         if memory_bytes:
             asked = with_memory(capacity, asked, memory_bytes)
-        remedy = "give less --gpus-per-worker" if self.gpus else "make smaller pictures"
+        remedy = "give less --gpus-per-worker, or --device cpu" if self.gpus else SMALLER
         capacity.require(asked, DOING, remedy)
         return asked
 

@@ -94,7 +94,9 @@ def train(
         num_images = _write_untrained(spec, architecture, uris, progress, skipped)
     else:
         with ray_cluster(dashboard=True):
-            scaling = _scaling(spec, read_capacity(read_growth()))
+            capacity = read_capacity(read_growth())
+            scaling = _scaling(spec, capacity)
+            _tell_wait(scaling, capacity, progress)
             num_images = _train_on_ray(spec, scaling, uris, progress, skipped, checkpoint_s)
     return TrainResult(spec.output, num_images, len(skipped), spec.epochs, _summary(spec.output))
 
@@ -274,6 +276,14 @@ def _scaling(spec: TrainSpec, capacity: Capacity) -> ScalingConfig:
     return ScalingConfig(
         num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}
     )
+
+
+def _tell_wait(scaling: ScalingConfig, capacity: Capacity, progress: Progress) -> None:
+    each = {"CPU": scaling.resources_per_worker["CPU"], "GPU": float(scaling.use_gpu)}
+    if capacity.now(each) < scaling.num_workers:
+        progress.note(
+            "the cluster's autoscaler must add nodes for this training; it waits for them"
+        )
 
 
 def _holds(capacity: Capacity, num_workers: int, each: Resources) -> bool:
