@@ -16,7 +16,7 @@ import pytest
 import asha_ray
 from asha_ray.storage.journal import read_heartbeat
 from tests.cluster import Cluster, cluster
-from tests.farm import REPOSITORY, Driver, Render, wait_for
+from tests.farm import REPOSITORY, Driver, Render, fork_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -84,11 +84,12 @@ Start = Callable[[Render, Cluster], Driver]
 
 
 @pytest.fixture
-def start(environment: Mapping[str, str]) -> Iterator[Start]:
+def start(environment: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
     drivers: list[Driver] = []
 
     def run(render: Render, on: Cluster) -> Driver:
-        drivers.append(Driver(render, on.address, environment, None, {}))
+        said = tmp_path / f"driver-{len(drivers)}"
+        drivers.append(Driver(fork_server(), said, render, on.address, environment, None, {}))
         return drivers[-1]
 
     yield run
@@ -190,14 +191,18 @@ def test_what_a_render_tells_of_itself(
     asha_ray.render(str(track), executor="serial", **first)
     driver = start(render, farm)
     wait_for(lambda: render.num_records() > NUM_REUSED, WAIT_S, "a record of its own")
-    with frozen(farm, driver, 1) as held:
+    with frozen(farm, driver, 2) as held:
         held[0].kill()
+        # With the one that comes in its place, all are held: the driver lives and tells.
+        with frozen(farm, driver, 1, but=held):
+            render_id = whole_render(render)
+            text = wait_for(
+                lambda: text if is_all_there(text := farm.metrics(), render_id) else "",
+                WAIT_S,
+                "all metrics",
+            )
     require_success(driver)
 
-    render_id = whole_render(render)
-    text = wait_for(
-        lambda: text if is_all_there(text := farm.metrics(), render_id) else "", 60, "all metrics"
-    )
     assert value(text, "asha_retries_total", render_id) == 1
     assert value(text, "asha_chunks_reused_total", render_id) == NUM_REUSED
     assert 0 < value(text, "asha_frames_total", render_id) <= 151 - 30

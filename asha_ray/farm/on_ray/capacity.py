@@ -1,6 +1,7 @@
 """What a cluster holds, and what it could become: arithmetic over nodes and kinds of nodes."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,8 +12,8 @@ Resources = Mapping[str, float]
 
 NAMES = {"CPU": "CPUs", "GPU": "GPUs"}
 TOLERANCE = 1e-6
-PLENTY = 1_000_000
-"""More workers than anybody has."""
+PLENTY, MOST_NODES = 1_000_000, 2000
+"""More workers, and more nodes, than anybody has."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,24 @@ class Capacity:
         """The most of a kind of resource that one node has, or would have."""
         return max((place.get(kind, 0.0) for place in self.places), default=0.0)
 
+    def kinds_of_nodes(self) -> list[tuple[dict[str, float], int]]:
+        """Nodes that it could come to have, as what each has and how many there are.
+
+        Of an autoscaler's kinds, those come first that have most; where nobody can say what it may
+        add, as much again as there is.
+        """
+        if not self.growth.groups:
+            doubled = 2 if self.growth.is_unknown else 1
+            return _counted(self.nodes, doubled)
+        left, found = min(MOST_NODES, self.growth.most), [(_plain(self.head), 1)]
+        by_size = sorted(self.growth.groups, key=lambda group: -sum(group.resources.values()))
+        for group in by_size:
+            count = int(min(left, group.most))
+            left -= count
+            found.append((dict(group.resources), count))
+        num_grown = sum(count for _, count in found)
+        return found if num_grown >= len(self.nodes) else _counted(self.nodes, 1)
+
     def total(self) -> dict[str, float]:
         """All that it could come to have; where nobody can say, twice what it has."""
         kinds = {kind for place in self.places for kind in place}
@@ -126,6 +145,16 @@ class Capacity:
             f"{doing}: it asks for {told(asked)}, and this cluster has no node that can hold it"
             f"{nor}; the largest has {has}; {remedy}, or add a larger node"
         )
+
+
+def _counted(nodes: Iterable[Resources], times: int) -> list[tuple[dict[str, float], int]]:
+    counts = Counter(tuple(sorted(_plain(node).items())) for node in nodes)
+    return [(dict(node), count * times) for node, count in counts.items()]
+
+
+def _plain(node: Resources) -> dict[str, float]:
+    """Without Ray's own marks, such as a node's name."""
+    return {kind: node[kind] for kind in node if not kind.startswith("node:")}
 
 
 def num_fitting(node: Resources, asked: Resources) -> int:

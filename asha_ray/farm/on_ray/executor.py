@@ -116,7 +116,7 @@ class RayExecutor:
         if self._is_alone():
             return survey(device, codec)
         if self._share:  # from here on, until the workers themselves ask: others make room
-            want_one = partial(self._share.ask, 1, asked, capacity.total())
+            want_one = partial(self._share.ask, 1, asked, capacity.kinds_of_nodes())
             self._warming.enter_context(repeating(want_one))
         looker = ray.remote(max_retries=MAX_RETRIES, **_looking(capacity, asked, device))(survey)
         reference = looker.remote(device, codec)
@@ -168,7 +168,7 @@ class RayExecutor:
         """How many workers there should be, as the cluster and those who share it are now."""
         capacity = self._capacity()
         wanted = num_workers(capacity, counted, wanted=self._run.workers, most=most)
-        share = self._share.ask(wanted, asked, capacity.total()) if self._share else None
+        share = self._share.ask(wanted, asked, capacity.kinds_of_nodes()) if self._share else None
         return wanted if share is None else min(wanted, share)
 
     @contextmanager
@@ -177,7 +177,7 @@ class RayExecutor:
         if self._share is None:
             yield
             return
-        with repeating(partial(self._share.ask, 1, asked, self._capacity().total())):
+        with repeating(partial(self._share.ask, 1, asked, self._capacity().kinds_of_nodes())):
             yield
         self._share.leave()
 

@@ -18,6 +18,9 @@ FORGET_S = 15.0
 """Who was not heard of for so long wants nothing any more."""
 TOLERANCE = 1e-6
 
+Nodes = tuple[Mapping[str, float], int]
+"""What nodes of one kind have each, by Ray's names, and how many there are."""
+
 
 @dataclass(frozen=True)
 class Demand:
@@ -34,42 +37,60 @@ class Demand:
     takes: Mapping[str, float]
 
 
-def shares(demands: Sequence[Demand], total: Mapping[str, float]) -> list[int]:
+def shares(demands: Sequence[Demand], nodes: Sequence[Nodes]) -> list[int]:
     """How many workers each job may have.
+
+    Workers are laid on nodes, the next on the first that has room for it, since what is left on
+    many nodes together is of no use to a worker that is larger than it is on any of them.
 
     Args:
         demands: of all jobs, who came first being first where all else is equal.
-        total: the cluster's resources; a kind that is not in it is not scarce.
+        nodes: of the cluster; a kind of resource that none has is not scarce.
 
     Returns:
         As many as `demands`. No job that wants more fits into what is left.
     """
+    total: dict[str, float] = {}
+    for resources, count in nodes:
+        for kind, amount in resources.items():
+            total[kind] = total.get(kind, 0.0) + amount * count
+    left = [dict(resources) for resources, count in nodes for _ in range(count)]
     given = [0] * len(demands)
-    left = dict(total)
     for priority in sorted({demand.priority for demand in demands}, reverse=True):
-        queue = [
-            (0.0, place)
-            for place, demand in enumerate(demands)
-            if demand.priority == priority and demand.workers > 0
-        ]
+        places = [place for place, each in enumerate(demands) if each.priority == priority]
+        scarce = {place: _scarce(demands[place].takes, total) for place in places}
+        room = {place: iter(_order(left, scarce[place])) for place in places}
+        here = {place: next(room[place], None) for place in places}
+        queue = [(0.0, place) for place in places if demands[place].workers > 0]
         while queue:
-            share, place = heapq.heappop(queue)
-            takes = demands[place].takes
-            scarce = {kind: amount for kind, amount in takes.items() if kind in left and amount > 0}
-            if any(amount > left[kind] + TOLERANCE for kind, amount in scarce.items()):
-                continue  # what is left only shrinks
-            for kind, amount in scarce.items():
-                left[kind] -= amount
+            _, place = heapq.heappop(queue)
+            takes = scarce[place]
+            # What is left on a node only shrinks, so none is looked at again.
+            while (node := here[place]) is not None and not _fits(takes, node):
+                here[place] = next(room[place], None)
+            if node is None:
+                continue
+            for kind, amount in takes.items():
+                node[kind] -= amount
             given[place] += 1
             if given[place] < demands[place].workers:
                 # From the count anew: a sum of shares would drift, and break ties by its drift.
-                share = given[place] * _largest_part(scarce, total)
-                heapq.heappush(queue, (share, place))
+                part = max((amount / total[kind] for kind, amount in takes.items()), default=0.0)
+                heapq.heappush(queue, (given[place] * part, place))
     return given
 
 
-def _largest_part(takes: Mapping[str, float], total: Mapping[str, float]) -> float:
-    return max((amount / total[kind] for kind, amount in takes.items()), default=0.0)
+def _scarce(takes: Mapping[str, float], total: Mapping[str, float]) -> dict[str, float]:
+    return {kind: amount for kind, amount in takes.items() if kind in total and amount > 0}
+
+
+def _order(left: list[dict[str, float]], takes: Mapping[str, float]) -> list[dict[str, float]]:
+    """Nodes as Ray takes them: who needs no GPU goes first where there is none."""
+    return left if "GPU" in takes else sorted(left, key=lambda node: node.get("GPU", 0.0) > 0)
+
+
+def _fits(takes: Mapping[str, float], node: Mapping[str, float]) -> bool:
+    return all(amount <= node.get(kind, 0.0) + TOLERANCE for kind, amount in takes.items())
 
 
 class ShareBoard:
@@ -86,13 +107,13 @@ class ShareBoard:
         self._demands: dict[str, Demand] = {}
         self._heard: dict[str, float] = {}
 
-    def report(self, job: str, demand: Demand, total: Mapping[str, float]) -> int | None:
+    def report(self, job: str, demand: Demand, nodes: Sequence[Nodes]) -> int | None:
         """A job's share; all it wants where it is alone, None where too few were heard yet.
 
         Args:
             job: who says it.
             demand: what it wants now.
-            total: what the cluster could come to have, as the job sees it.
+            nodes: that the cluster could come to have, as the job sees it.
         """
         now = self._clock()
         self._demands[job] = demand
@@ -103,7 +124,7 @@ class ShareBoard:
             return None
         if len(self._demands) == 1:
             return demand.workers
-        given = shares(list(self._demands.values()), total)
+        given = shares(list(self._demands.values()), nodes)
         return given[list(self._demands).index(job)]
 
     def leave(self, job: str) -> None:

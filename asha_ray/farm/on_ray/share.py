@@ -7,7 +7,7 @@ with all it wants where it never had one.
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from asha_ray.errors import AshaError
 from asha_ray.farm.on_ray.capacity import Resources
 from asha_ray.farm.on_ray.cluster import head_node
-from asha_ray.farm.on_ray.fair import Demand, ShareBoard
+from asha_ray.farm.on_ray.fair import Demand, Nodes, ShareBoard
 from asha_ray.farm.on_ray.runtime import is_head_there
 
 NAMESPACE, NAME = "asha-ray", "shares-1"
@@ -48,29 +48,28 @@ class Share:
         self._workers: int | None = None
         self._lock = threading.Lock()
 
-    def ask(self, workers: int, takes: Resources, total: Resources) -> int | None:
+    def ask(self, workers: int, takes: Resources, nodes: Sequence[Nodes]) -> int | None:
         """Say what is wanted, and hear how many workers there may be; None where nobody knows.
 
         Args:
             workers: that have something to do.
             takes: what each takes.
-            total: what the cluster could come to have.
+            nodes: that the cluster could come to have.
         """
         with self._lock:
             if is_head_there():
                 try:
-                    self._ask(Demand(self._priority, workers, dict(takes)), total)
+                    self._ask(Demand(self._priority, workers, dict(takes)), nodes)
                 except (RayError, ValueError):  # gone, or about to be made by another just now
                     self._board = self._answer = None
             return self._workers
 
-    def _ask(self, demand: Demand, total: Resources) -> None:
+    def _ask(self, demand: Demand, nodes: Sequence[Nodes]) -> None:
         now, patience_s = time.monotonic(), 0.0
         if self._answer is None:
             if self._board is None:
                 self._board = self._find()
-            kinds = {kind: total[kind] for kind in demand.takes if kind in total}
-            self._answer = self._board.report.remote(self._job, demand, kinds)
+            self._answer = self._board.report.remote(self._job, demand, list(nodes))
             self._asked_at, patience_s = now, ANSWER_S
         if ray.wait([self._answer], timeout=patience_s)[0]:
             answer, self._answer = self._answer, None

@@ -217,10 +217,8 @@ class Scheduler:
                 self._dismiss(self._idle.pop())
             excess -= 1
         staying = self._hands.keys() - self._yielding - self._leaving
-        # Who began first is done first.
-        for worker in sorted(staying, key=lambda worker: self._hands[worker].began)[
-            : max(0, excess)
-        ]:
+        first_done = sorted(staying, key=lambda worker: self._hands[worker].began)
+        for worker in first_done[: max(0, excess)]:
             self._yielding.add(worker)
             self._watch.tell("worker-yielding", worker=self._names[worker])
 

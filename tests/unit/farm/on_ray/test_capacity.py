@@ -59,6 +59,14 @@ def test_a_cluster_that_grows() -> None:
     assert FROM_ZERO.total()["CPU"] == 2 * 32 + 9 * 4
 
 
+def test_kinds_of_nodes_that_may_come() -> None:
+    assert FROM_ZERO.kinds_of_nodes() == [(HEAD, 1), (LARGE, 2), (SMALL, 9)]
+    marked = {**SMALL, "node:10.0.0.1": 1.0}
+    assert Capacity((marked, SMALL, LARGE)).kinds_of_nodes() == [(SMALL, 2), (LARGE, 1)]
+    unknown = Capacity((SMALL,), {}, Growth(is_unknown=True))
+    assert unknown.kinds_of_nodes() == [(SMALL, 2)]
+
+
 def test_what_the_head_holds_counts_beside_what_comes() -> None:
     capacity = Capacity((SMALL,), SMALL, Growth((NodeGroup(SMALL, 2),)))
     assert capacity.at_most({"CPU": 2.0}) == 6

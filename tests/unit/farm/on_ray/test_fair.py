@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asha_ray.farm.on_ray.fair import FORGET_S, SETTLE_S, Demand, ShareBoard, shares
+from asha_ray.farm.on_ray.fair import FORGET_S, SETTLE_S, Demand, Nodes, ShareBoard, shares
 
 TOLERANCE = 1e-4
 CPU = {"CPU": 1.0}
+FOUR = [({"CPU": 2}, 2)]
 
 
 def wants(workers: int, priority: int = 0, **takes: float) -> Demand:
@@ -48,7 +49,31 @@ def wants(workers: int, priority: int = 0, **takes: float) -> Demand:
 def test_shares(
     demands: Sequence[Demand], total: Mapping[str, float], expected: Sequence[int]
 ) -> None:
-    assert shares(demands, total) == expected
+    assert shares(demands, [(total, 1)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("demands", "nodes", "expected"),
+    [
+        pytest.param(
+            [wants(3, CPU=3.0), wants(3, CPU=3.0)], [({"CPU": 4}, 3)], [2, 1], id="one on a node"
+        ),
+        pytest.param(
+            [wants(9, 1, CPU=3.0), wants(9)], [({"CPU": 4}, 3)], [3, 3], id="beside larger ones"
+        ),
+        pytest.param(
+            [wants(9, 1), wants(9, GPU=1.0, CPU=1.0)],
+            [({"CPU": 4, "GPU": 4}, 1), ({"CPU": 9}, 1)],
+            [9, 4],
+            id="who needs no GPU is not laid beside one",
+        ),
+    ],
+)
+def test_shares_on_nodes(
+    demands: Sequence[Demand], nodes: Sequence[Nodes], expected: Sequence[int]
+) -> None:
+    """A share that finds no place would wait, and take a place that another is to have."""
+    assert shares(demands, nodes) == expected
 
 
 AMOUNTS = st.sampled_from([0.25, 0.5, 1.0, 2.0, 3.0, 7.0])
@@ -69,7 +94,7 @@ def used(demands: Sequence[Demand], given: Sequence[int], kind: str) -> float:
 def test_nobody_gets_more_than_is_there_or_than_he_wants(
     demands: list[Demand], total: dict[str, float]
 ) -> None:
-    found = shares(demands, total)
+    found = shares(demands, [(total, 1)])
     assert all(0 <= count <= demand.workers for demand, count in zip(demands, found, strict=True))
     for kind, amount in total.items():
         assert used(demands, found, kind) <= amount + TOLERANCE
@@ -79,7 +104,7 @@ def test_nobody_gets_more_than_is_there_or_than_he_wants(
 def test_nothing_is_left_that_somebody_could_use(
     demands: list[Demand], total: dict[str, float]
 ) -> None:
-    found = shares(demands, total)
+    found = shares(demands, [(total, 1)])
     left = {kind: amount - used(demands, found, kind) for kind, amount in total.items()}
     for demand, count in zip(demands, found, strict=True):
         fits = all(demand.takes.get(kind, 0) <= left[kind] - TOLERANCE for kind in total)
@@ -91,14 +116,14 @@ def test_lower_priorities_take_nothing_from_higher_ones(
     demands: list[Demand], others: list[Demand], total: dict[str, float]
 ) -> None:
     lower = [Demand(-2, other.workers, other.takes) for other in others]
-    assert shares([*demands, *lower], total)[: len(demands)] == shares(demands, total)
+    assert shares([*demands, *lower], [(total, 1)])[: len(demands)] == shares(demands, [(total, 1)])
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(1, 64))
 def test_among_equals_nobody_has_two_more_than_one_who_wants_more(
     wishes: list[int], num_cpus: int
 ) -> None:
-    found = shares([wants(wish) for wish in wishes], {"CPU": num_cpus})
+    found = shares([wants(wish) for wish in wishes], [({"CPU": num_cpus}, 1)])
     unmet = [count for wish, count in zip(wishes, found, strict=True) if count < wish]
     if unmet:
         assert max(found) - min(unmet) <= 1
@@ -112,7 +137,7 @@ def test_nobody_is_far_behind_by_the_resource_he_has_most_of(
 ) -> None:
     """Whoever wants one more and could have had it from another equal is not a worker behind."""
     same = [Demand(0, demand.workers, demand.takes) for demand in demands]
-    found = shares(same, total)
+    found = shares(same, [(total, 1)])
 
     def part(demand: Demand, count: int) -> float:
         scarce = [kind for kind in demand.takes if total.get(kind)]
@@ -134,12 +159,12 @@ def test_what_was_given_is_given_again_where_no_more_is_wanted(
     demands: list[Demand], total: dict[str, float]
 ) -> None:
     """Nothing swings: asked for exactly its share, everybody has it."""
-    found = shares(demands, total)
+    found = shares(demands, [(total, 1)])
     asked = [
         Demand(demand.priority, count, demand.takes)
         for demand, count in zip(demands, found, strict=True)
     ]
-    assert shares(asked, total) == found
+    assert shares(asked, [(total, 1)]) == found
 
 
 class TestBoard:
@@ -155,38 +180,38 @@ class TestBoard:
 
     def test_whoever_is_alone_has_all_he_wants(self, board: ShareBoard) -> None:
         """Also what the cluster does not hold: that is what an autoscaler sees."""
-        assert board.report("a", wants(100), {"CPU": 4}) == 100
+        assert board.report("a", wants(100), FOUR) == 100
 
     def test_two_share(self, board: ShareBoard) -> None:
-        board.report("a", wants(100), {"CPU": 4})
-        assert board.report("b", wants(100), {"CPU": 4}) == 2
-        assert board.report("a", wants(100), {"CPU": 4}) == 2
+        board.report("a", wants(100), FOUR)
+        assert board.report("b", wants(100), FOUR) == 2
+        assert board.report("a", wants(100), FOUR) == 2
 
     def test_who_came_first_stays_first(self, board: ShareBoard) -> None:
         for job in ("b", "a", "b", "a"):
-            board.report(job, wants(9), {"CPU": 3})
-        assert board.report("b", wants(9), {"CPU": 3}) == 2
-        assert board.report("a", wants(9), {"CPU": 3}) == 1
+            board.report(job, wants(9), [({"CPU": 3}, 1)])
+        assert board.report("b", wants(9), [({"CPU": 3}, 1)]) == 2
+        assert board.report("a", wants(9), [({"CPU": 3}, 1)]) == 1
 
     def test_who_is_not_heard_of_is_forgotten(self, board: ShareBoard, clock: list[float]) -> None:
-        board.report("dead", wants(9), {"CPU": 4})
+        board.report("dead", wants(9), FOUR)
         clock[0] += FORGET_S
-        assert board.report("a", wants(9), {"CPU": 4}) == 2
+        assert board.report("a", wants(9), FOUR) == 2
         clock[0] += 0.1
-        assert board.report("a", wants(9), {"CPU": 4}) == 9
+        assert board.report("a", wants(9), FOUR) == 9
 
     def test_who_leaves_is_forgotten_at_once(self, board: ShareBoard) -> None:
-        board.report("b", wants(9), {"CPU": 4})
-        board.report("a", wants(9), {"CPU": 4})
+        board.report("b", wants(9), FOUR)
+        board.report("a", wants(9), FOUR)
         board.leave("b")
         board.leave("never heard of")
-        assert board.report("a", wants(9), {"CPU": 4}) == 9
+        assert board.report("a", wants(9), FOUR) == 9
 
     def test_a_new_board_says_nothing_until_it_may_have_heard_of_all(self) -> None:
         """One that was lost with its node would tell the first to come back that it is alone."""
         clock = [0.0]
         board = ShareBoard(lambda: clock[0])
-        assert board.report("a", wants(9), {"CPU": 4}) is None
-        assert board.report("b", wants(9), {"CPU": 4}) is None
+        assert board.report("a", wants(9), FOUR) is None
+        assert board.report("b", wants(9), FOUR) is None
         clock[0] = SETTLE_S
-        assert board.report("a", wants(9), {"CPU": 4}) == 2
+        assert board.report("a", wants(9), FOUR) == 2
