@@ -98,8 +98,8 @@ def spec(long_track: Path, model: Path, tmp_path: Path) -> Path:
     return path
 
 
-SLOW = ("duration=10", "video.size=1280x720", "video.preset=veryslow", "run.chunk_s=1")
-"""A render that takes a minute, in pieces of seconds."""
+SLOW = ("duration=20", "video.size=640x360", "video.preset=veryslow", "run.chunk_s=1")
+"""A render that lasts, in pieces of a second or two."""
 
 
 @pytest.fixture
@@ -169,14 +169,14 @@ def test_a_job_that_costs_too_much_stops_and_goes_on_with_more(
     spec: Path, work: str, say: Callable[..., Any], configured: Path
 ) -> None:
     file = configured / "asha-ray" / "config.toml"
-    file.write_text(file.read_text().replace("cpu_hour = 0.5", "cpu_hour = 3600"))
+    file.write_text(file.read_text().replace("cpu_hour = 0.5", "cpu_hour = 360000"))
     settings = [part for setting in SLOW for part in ("--set", setting)]
     job = say("submit", spec, *settings, "--max-cost", 5)["job_id"]
     stopped = ended(job, "stopped")
     assert "has passed --max-cost 5; retry it with a greater one" in stopped.reason
     assert stopped.cost is not None
     assert stopped.cost > 5
-    again = say("jobs", "retry", job, "--max-cost", 100_000, "--follow")
+    again = say("jobs", "retry", job, "--max-cost", 10_000_000, "--follow")
     assert again["state"] == "done"
     assert again["cost"] > stopped.cost
     assert finished_twice(work, str(stopped.render_id)) == []

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import asha_ray
+from asha_ray.storage import join
 from asha_ray.storage.journal import read_heartbeat
 from tests.cluster import Cluster, cluster
 from tests.farm import REPOSITORY, Driver, Render, fork_server, wait_for
@@ -207,7 +208,7 @@ def test_what_a_render_tells_of_itself(
     assert value(text, "asha_chunks_reused_total", render_id) == NUM_REUSED
     assert 0 < value(text, "asha_frames_total", render_id) <= 151 - 30
     assert value(text, "asha_segment_bytes_total", render_id) > 1000
-    heartbeat = read_heartbeat(render.work, render_id)
+    heartbeat = read_heartbeat(join(render.work, "renders", render_id))
     assert heartbeat is not None
     assert heartbeat["retries"] == 1
     assert heartbeat["workers"] >= 1
@@ -216,7 +217,7 @@ def test_what_a_render_tells_of_itself(
 def whole_render(render: Render) -> str:
     """Its id; not that of the first half second, which has but a few chunks."""
     folders = [path.name for path in Path(render.work, "renders").iterdir()]
-    beats = {name: read_heartbeat(render.work, name) or {} for name in folders}
+    beats = {name: read_heartbeat(join(render.work, "renders", name)) or {} for name in folders}
     (found,) = [name for name, beat in beats.items() if beat.get("chunks") == NUM_LONG]
     return found
 

@@ -15,7 +15,7 @@ from asha_ray.motion.seed import SeedPath, seed_path
 from asha_ray.spec import MotionSettings, RenderSpec, parse_size
 from asha_ray.storage import join, parent
 from asha_ray.storage.keys import FORMAT_VERSION, array_digest, chunk_id, digest_of
-from asha_ray.vae.memory import available_bytes, decode_bytes
+from asha_ray.vae.memory import decode_bytes
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.values import (
     EncoderSettings,
@@ -97,14 +97,21 @@ def video_size(spec: RenderSpec, image_size: Size) -> Size:
     return width, height
 
 
-def check_memory(files: ModelFiles, numerics: Numerics, num_decoders: int = 1) -> None:
-    """Refuse to decode what this machine's memory cannot hold.
+def check_memory(
+    files: ModelFiles, numerics: Numerics, available: float, num_decoders: int = 1
+) -> None:
+    """Refuse to decode what a machine's memory cannot hold.
+
+    Args:
+        files: the model.
+        numerics: how it decodes.
+        available: bytes that are free on a machine that renders.
+        num_decoders: beside one another.
 
     Raises:
         ResourceError: with the figures.
     """
     needed = num_decoders * decode_bytes(files.architecture, numerics.batch_size)
-    available = available_bytes()
     if numerics.device == "cpu" and needed > available:
         width, height = files.architecture.image_size
         raise ResourceError(

@@ -167,7 +167,7 @@ def _worker_job(
         allow_mixed=spec.run.allow_mixed,
         fresh=spec.run.fresh,
     )
-    check_memory(files, numerics, job.num_decoders)
+    check_memory(files, numerics, found.free_bytes, job.num_decoders)
     return replace(job, memory_bytes=worker_bytes(files, job))
 
 

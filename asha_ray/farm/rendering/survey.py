@@ -8,6 +8,7 @@ import torch
 
 from asha_ray.errors import ResourceError
 from asha_ray.vae.generator import pick_device
+from asha_ray.vae.memory import available_bytes
 from asha_ray.vae.numerics import device_kind
 from asha_ray.video import codecs
 
@@ -20,11 +21,13 @@ class Survey:
         kind: of the device that decodes, see `device_kind`.
         torch_version: build of torch.
         failures: hardware encoder -> why it does not work there; those that do are not in it.
+        free_bytes: of memory.
     """
 
     kind: str
     torch_version: str
     failures: Mapping[str, str] = field(default_factory=dict)
+    free_bytes: float = float("inf")
 
 
 def survey(device: str = "auto", codec: str = "libx264") -> Survey:
@@ -49,6 +52,7 @@ def survey(device: str = "auto", codec: str = "libx264") -> Survey:
         device_kind(pick_device(device)),
         torch.__version__,
         {name: reason for name, reason in found.items() if reason},
+        available_bytes(),
     )
 
 
