@@ -20,7 +20,9 @@ from asha_ray.storage.journal import is_alive, read_heartbeat
 from asha_ray.storage.stems import TRACK
 from asha_ray.storage.work import WorkRoot, remove_empty_folders
 
-KINDS = ("segments", "features", "stems", "renders", "temporaries")
+KINDS = ("segments", "features", "stems", "renders", "jobs", "temporaries")
+KEPT = ("jobs", "inputs", "training")
+"""Folders of jobs, of what was sent along with them, and of trainings: nobody knows who goes on."""
 CALLS_AT_ONCE = 16
 BATCH = 1000
 LOOK_AGAIN_S = 30.0
@@ -64,7 +66,7 @@ class CleanResult:
         work: the work root.
         deleted: whether anything was to be deleted; else nothing was touched.
         keep_days: how long unfinished renders count as needed.
-        counts: by kind (`segments`, `features`, `stems`, `renders`, `temporaries`), as found.
+        counts: by kind, see `KINDS`, as found.
         freed_bytes: what was freed, or would be.
         renders: all of them, and why each is kept or not.
         kept: why more is kept than renders need, a sentence each.
@@ -198,6 +200,9 @@ class _Found:
                 heard += self._heard(folder, _FEATURES, entries)
             elif folder == "stems":
                 heard += self._heard(folder, _STEMS, entries)
+            elif folder in KEPT:
+                for entry in entries:
+                    self._count("jobs", True, entry.num_bytes)
             else:
                 self.foreign += [entry.uri for entry in entries]
         self._look_at_heard(heard)

@@ -218,6 +218,7 @@ def test_things_are_counted_by_kind(crowded: Root) -> None:
         "features": (2, 1),
         "stems": (1, 1),
         "renders": (2, 1),
+        "jobs": (0, 0),
         "temporaries": (0, 1),
     }
     assert (counts["segments"].needed_bytes, counts["segments"].unneeded_bytes) == (70, 60)
@@ -226,6 +227,18 @@ def test_things_are_counted_by_kind(crowded: Root) -> None:
 def test_what_a_manifest_names_is_needed_and_not_merely_kept(crowded: Root) -> None:
     """Features of earlier versions say nothing of their track, and their render does."""
     assert crowded.clean(delete=False).kept == ()
+
+
+def test_jobs_and_what_was_sent_along_with_them_are_kept(crowded: Root) -> None:
+    """Somebody may look at a job, or repeat it, for as long as it is there."""
+    for name in ("jobs/1/job.json", "inputs/ab.wav", "training/model/settings.json"):
+        (crowded.path / name).parent.mkdir(parents=True)
+        (crowded.path / name).write_text("1")
+    result = crowded.clean()
+    assert result.counts["jobs"].needed == 3
+    told = {Path(uri).relative_to(crowded.path).as_posix() for uri in result.foreign}
+    assert not {"jobs/1/job.json", "inputs/ab.wav", "training/model/settings.json"} & told
+    assert {"jobs/1/job.json", "inputs/ab.wav"} <= crowded.names()
 
 
 def test_foreign_files_are_left_and_told(crowded: Root) -> None:
