@@ -393,7 +393,7 @@ def list_jobs(*, limit: int = 20, **target: Any) -> "list[JobStatus | JobError]"
     """
     from asha_ray.farm.jobs.status import list_jobs as run
 
-    return run(find_target(**target), limit)
+    return run(find_target(**target, needs_token=False), limit)
 
 
 def job_status(name: str, **target: Any) -> "JobStatus":
@@ -408,7 +408,7 @@ def job_status(name: str, **target: Any) -> "JobStatus":
     """
     from asha_ray.farm.jobs.status import job_status as run
 
-    return run(name, find_target(**target))
+    return run(name, find_target(**target, needs_token=False))
 
 
 def job_log(name: str, **target: Any) -> Iterator[str]:
@@ -419,7 +419,7 @@ def job_log(name: str, **target: Any) -> Iterator[str]:
     """
     from asha_ray.farm.jobs.status import job_log as run
 
-    return run(name, find_target(**target))
+    return run(name, find_target(**target, needs_token=False))
 
 
 def follow_job(name: str, **target: Any) -> "Iterator[str | JobStatus]":
@@ -430,7 +430,7 @@ def follow_job(name: str, **target: Any) -> "Iterator[str | JobStatus]":
     """
     from asha_ray.farm.jobs.status import follow as run
 
-    return run(name, find_target(**target))
+    return run(name, find_target(**target, needs_token=False))
 
 
 def cancel_job(name: str, **target: Any) -> "Cancelled":
@@ -441,7 +441,7 @@ def cancel_job(name: str, **target: Any) -> "Cancelled":
     """
     from asha_ray.farm.jobs.cancel import cancel as run
 
-    return run(name, find_target(**target))
+    return run(name, find_target(**target, needs_token=False))
 
 
 def retry_job(

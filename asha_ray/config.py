@@ -115,6 +115,7 @@ def find_target(
     *,
     image: bool | None = None,
     shared_disk: bool | None = None,
+    needs_token: bool = True,
     environment: Mapping[str, str] | None = None,
     file: ConfigFile | None = None,
 ) -> Target:
@@ -126,6 +127,7 @@ def find_target(
         work: the work root.
         image: whether it has asha-ray already.
         shared_disk: whether local paths mean the same there.
+        needs_token: whether a token that is named and cannot be read is an error.
         environment: variables; this process's own where None.
         file: the configuration; this user's where None.
 
@@ -144,7 +146,12 @@ def find_target(
         or file.address
         or DEFAULT_ADDRESS
     )
-    token, token_path = _token(token_file, known, file)
+    try:
+        token, token_path = _token(token_file, known, file)
+    except SpecError:
+        if needs_token:
+            raise
+        token, token_path = None, None
     return Target(
         address=_address(found),
         token=token,

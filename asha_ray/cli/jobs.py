@@ -193,13 +193,14 @@ def schema(
 def drive(
     job: Annotated[str, typer.Argument()],
     work: Annotated[str, typer.Option("--work")],
+    attempt: Annotated[int, typer.Option("--attempt")] = 1,
 ) -> None:
     """Do a job; this is what a cluster runs."""
     from asha_ray.farm.jobs.drive import drive as run
 
     _leave_folder()
     progress = ConsoleProgress()
-    result = run(job, work, progress)
+    result = run(job, work, attempt, progress)
     progress.finish()
     answer(result, "", as_json=True)
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from asha_ray.errors import JobError, NotFoundError, SpecError, StorageError
@@ -163,7 +164,11 @@ class Jobs:
             except NotFoundError:
                 pass
         ids = self.ids()
-        meant = ids[:1] if name == "last" else [job_id for job_id in ids if name and name in job_id]
+        if name == "last":
+            latest = next((job for job in self._read_all() if isinstance(job, Job)), None)
+            meant = [latest.job_id] if latest else []
+        else:
+            meant = [job_id for job_id in ids if name and name in job_id]
         if not meant:
             raise NotFoundError(
                 f"job {name[:80]}: there is none of that name in {self.work}; `asha-ray jobs list` "
@@ -193,7 +198,10 @@ class Jobs:
 
     def read_all(self, limit: int) -> Iterator[Job | JobError]:
         """The latest jobs, and what is wrong with those that cannot be read."""
-        for job_id in self.ids()[:limit]:
+        return islice(self._read_all(), limit)
+
+    def _read_all(self) -> Iterator[Job | JobError]:
+        for job_id in self.ids():
             try:
                 yield self.read(job_id)
             except JobError as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from asha_ray.errors import NotFoundError, StorageError
+from asha_ray.errors import AshaError, NotFoundError, StorageError
 from asha_ray.storage.base import basename, join, storage_of
 
 EVENTS_EVERY_S = 5.0
@@ -38,7 +38,7 @@ class Journal:
     Args:
         folder: of what is worked on; see `WorkRoot.render_uri`.
         subject: what it is, `render` or `job`.
-        look: called in this journal's thread every few seconds.
+        look: called in this journal's thread every few seconds, until the end.
         facts: of the heartbeat, that do not change.
     """
 
@@ -117,11 +117,16 @@ class Journal:
         ended = False
         while not ended:
             ended = self._ended.wait(EVENTS_EVERY_S)
-            with suppress(StorageError):  # the work itself finds out whether it can be stored
-                self._look()
-                self._write(self._events)
-                self._write(self._log)
-                if ended or time.monotonic() - last_beat > HEARTBEAT_EVERY_S - EVENTS_EVERY_S / 2:
+            # The work itself finds out whether it can be stored; and one that cannot be written or
+            # looked for must not keep the heart from beating.
+            if not ended:
+                with suppress(AshaError):
+                    self._look()
+            for lines in (self._events, self._log):
+                with suppress(StorageError):
+                    self._write(lines)
+            if ended or time.monotonic() - last_beat > HEARTBEAT_EVERY_S - EVENTS_EVERY_S / 2:
+                with suppress(StorageError):
                     self.beat()
                     last_beat = time.monotonic()
 

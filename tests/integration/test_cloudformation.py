@@ -151,7 +151,9 @@ def fill(stack: Stack) -> dict[str, str]:
         "checkpoint": "models/.asha/training/m/c",
         "sample": "models/m/samples/1.png",
         "segment": "work/segments/c.mp4",
-        "job": "work/jobs/j.json",
+        "job": "work/jobs/1/job.json",
+        "beat": "work/jobs/1/heartbeat.json",
+        "tried": "work/doctor/1",
         "sent": "work/inputs/t.wav",
         "video": "videos/v.mp4",
         "record": "videos/v.mp4.json",
@@ -176,16 +178,47 @@ def refused(call: Callable[[], Any]) -> bool:
 # What each role may read, write and delete of what `fill` made; all else is refused.
 RIGHTS = {
     "worker": {
-        "read": {"track", "model", "checkpoint", "sample", "segment", "job", "sent"}
+        "read": {
+            "track",
+            "model",
+            "checkpoint",
+            "sample",
+            "segment",
+            "job",
+            "beat",
+            "tried",
+            "sent",
+        }
         | {"video", "record"},
-        "write": {"model", "checkpoint", "sample", "segment", "job", "sent", "video", "record"},
-        "delete": {"checkpoint", "sample", "segment", "job", "sent", "record"},
+        "write": {
+            "model",
+            "checkpoint",
+            "sample",
+            "segment",
+            "job",
+            "beat",
+            "tried",
+            "sent",
+            "video",
+            "record",
+        },
+        "delete": {"checkpoint", "sample", "segment", "job", "beat", "tried", "sent", "record"},
     },
     "submitter": {
-        "read": {"track", "model", "checkpoint", "sample", "segment", "job", "sent"}
+        "read": {
+            "track",
+            "model",
+            "checkpoint",
+            "sample",
+            "segment",
+            "job",
+            "beat",
+            "tried",
+            "sent",
+        }
         | {"video", "record"},
-        "write": {"job", "sent"},
-        "delete": set(),
+        "write": {"job", "beat", "tried", "sent"},
+        "delete": {"job", "tried"},
     },
     "launcher": {"read": set(), "write": set(), "delete": set()},
 }

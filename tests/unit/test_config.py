@@ -125,6 +125,12 @@ def test_a_token_that_is_named_must_be_there(tmp_path, content, reason):
         find_target(token_file=str(path), environment={}, file=ConfigFile())
 
 
+def test_who_needs_no_cluster_needs_no_token(tmp_path):
+    """A list of jobs is read from storage; the token's file may be gone with its cluster."""
+    gone = ConfigFile(token_file=str(tmp_path / "gone"))
+    assert find_target(environment={}, file=gone, needs_token=False).token is None
+
+
 def test_a_token_is_never_shown(tmp_path):
     target = find_target(environment={"RAY_AUTH_TOKEN": "hunter22"}, file=ConfigFile())
     assert target.token == "hunter22"

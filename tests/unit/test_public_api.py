@@ -60,7 +60,7 @@ COMMANDS = {
     "bench": ("", "--json --model --quick --size --tune --vs"),
     "clean": ("work", "--delete --json --keep-days"),
     "demo": ("", "--json --out"),
-    "drive": ("job", "--work"),
+    "drive": ("job", "--attempt --work"),
     "doctor": ("", "--address --image --json --ship --token-file --work"),
     "inspect": ("video", "--decode --json --no-decode"),
     "path": (

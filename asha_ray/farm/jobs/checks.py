@@ -9,7 +9,7 @@ from asha_ray.farm.training.dataset import list_images
 from asha_ray.spec import JobSpec, RenderSpec
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_s3
-from asha_ray.vae.model_dir import FILES
+from asha_ray.vae.model_dir import CONFIG, FILES
 
 
 def check_places(spec: JobSpec, work: str, *, shared_disk: bool) -> None:
@@ -19,9 +19,10 @@ def check_places(spec: JobSpec, work: str, *, shared_disk: bool) -> None:
         SpecError: if it lies on this machine alone.
         UnwritableError: if it cannot be written.
     """
-    places = [("output", spec.output), ("work", work)]
+    output = spec.output if isinstance(spec, RenderSpec) else join(spec.output, CONFIG)
+    places = [("output", output), ("work", join(work, "jobs", "job.json"))]
     if isinstance(spec, RenderSpec) and spec.run.work:
-        places.append(("run.work", spec.run.work))
+        places.append(("run.work", join(spec.run.work, "segments", "segment.mp4")))
     for field, uri in places:
         if not is_s3(uri) and not shared_disk:
             raise SpecError(

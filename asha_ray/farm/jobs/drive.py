@@ -1,12 +1,14 @@
 """The driver of a job, on a cluster: does what its record says, and tells storage how it goes."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from asha_ray.errors import AshaError
+from asha_ray.errors import AshaError, JobError
 from asha_ray.farm.jobs.ending import Ending
 from asha_ray.farm.jobs.meter import Meter
 from asha_ray.progress import Progress
@@ -16,16 +18,19 @@ from asha_ray.storage.journal import Journal, read_heartbeat
 
 RATE_WINDOW_S = 60.0
 RATE_STEP_S = 1.0
+WHY_S = 5.0
+"""What a driver that ends takes to find out whose wish that is."""
 LOG_EVERY_S = 20.0
 """How often the log says how far a stage is."""
 
 
-def drive(job_id: str, work: str, progress: Progress) -> dict[str, Any]:
+def drive(job_id: str, work: str, attempt: int, progress: Progress) -> dict[str, Any]:
     """Do a job, as whoever submitted it wished.
 
     Args:
         job_id: its name.
         work: the work root that holds its record.
+        attempt: which this is; where a later one has been submitted, this one ends.
         progress: hears, beside storage, how far it is.
 
     Returns:
@@ -37,6 +42,8 @@ def drive(job_id: str, work: str, progress: Progress) -> dict[str, Any]:
     """
     jobs = Jobs(work)
     job = jobs.read(job_id)
+    if job.attempt != attempt:
+        raise JobError(f"driving job {job_id}: attempt {job.attempt} was submitted meanwhile")
     folder = jobs.folder(job_id)
     meter = Meter(job.prices, read_heartbeat(folder))
     ending = Ending()
@@ -45,9 +52,8 @@ def drive(job_id: str, work: str, progress: Progress) -> dict[str, Any]:
     with ending.heard(), Journal(folder, "job", watcher.look, **facts) as journal:
         watcher.journal = journal
         try:
-            result = _work(
-                build_job(job.spec, f"job {job_id}"), JobProgress(journal, meter, progress)
-            )
+            spec = build_job(job.spec, f"job {job_id}")
+            result = _work(spec, attempt, JobProgress(journal, meter, progress))
         except KeyboardInterrupt:
             reason = watcher.why()
             journal.status(reason=reason)
@@ -66,13 +72,16 @@ def drive(job_id: str, work: str, progress: Progress) -> dict[str, Any]:
     return result
 
 
-def _work(spec: JobSpec, progress: Progress) -> dict[str, Any]:
+def _work(spec: JobSpec, attempt: int, progress: Progress) -> dict[str, Any]:
     if isinstance(spec, RenderSpec):
         from asha_ray.farm.rendering.render import render
 
         return asdict(render(spec, progress))
-    from asha_ray.farm.training.train import train
+    from asha_ray.farm.training.train import can_resume, train
 
+    if attempt > 1:  # goes on where the one before has stopped
+        run = spec.run.model_copy(update={"resume": can_resume(spec)})
+        spec = spec.model_copy(update={"run": run})
     return asdict(train(spec, progress))
 
 
@@ -90,7 +99,7 @@ class _Watcher:
         self.account()
         if self._reason:
             return
-        self._reason = self._wish() or self._overspent()
+        self._reason = self._overspent() or self._wish() or self._outdated()
         if self._reason:
             # As Ctrl-C would: what is in hand is put away, and what is finished is kept.
             self._ending.wish()
@@ -104,11 +113,24 @@ class _Watcher:
 
     def why(self) -> str:
         """Why the job was stopped."""
-        return self._reason or self._wish() or "it was told to end (a signal)"
+        if not self._reason:
+            # Storage may be what is away, and a cluster kills who takes long to end.
+            reader = threading.Thread(target=self._ask_why, name="asha-why", daemon=True)
+            reader.start()
+            reader.join(WHY_S)
+        return self._reason or "it was told to end (a signal)"
+
+    def _ask_why(self) -> None:
+        with suppress(AshaError):
+            self._reason = self._wish()
 
     def _wish(self) -> str:
         control = self._jobs.control(self._job)
         return f"cancelled by {control.by}" if control else ""
+
+    def _outdated(self) -> str:
+        attempt = self._jobs.read(self._job.job_id).attempt
+        return f"attempt {attempt} has taken its place" if attempt > self._job.attempt else ""
 
     def _overspent(self) -> str:
         cost, limit, prices = self._meter.cost, self._job.max_cost, self._job.prices

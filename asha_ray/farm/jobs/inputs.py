@@ -1,7 +1,8 @@
 """What a job is made of, brought to where a cluster sees it: once, by a hash of its content."""
 
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from asha_ray.storage.keys import digest_of, file_digest
 from asha_ray.vae.model_dir import CONFIG, FILES
 
 UPLOADS_AT_ONCE = 8
+YOUNG_S = 7 * 86400.0
+"""What is older is sent again: a bucket may let it go after a month, under a job that needs it."""
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 
@@ -62,10 +65,10 @@ class Inputs:
             return uri
         path = Path(uri)
         suffix = path.suffix if SUFFIX.fullmatch(path.suffix) else ""
-        place = join(self._root, f"{file_digest(path)}{suffix}")
+        folder = join(self._root, file_digest(path))
         self._progress.stage("sending", 1, "files")
-        self._send(path, place)
-        return place
+        self._send(path, join(folder, f"file{suffix}"), self._there(folder))
+        return join(folder, f"file{suffix}")
 
     def _folder(self, uri: str, names: Iterable[str]) -> str:
         """Send files of a folder, the last one last."""
@@ -83,14 +86,23 @@ class Inputs:
         place = join(self._root, digest_of(digests))
         self._progress.stage("sending", len(digests), "files")
         *first, last = digests
+        there = self._there(place)
         with ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="asha-send") as threads:
-            list(threads.map(lambda name: self._send(folder / name, join(place, name)), first))
-        self._send(folder / last, join(place, last))
+            list(
+                threads.map(lambda name: self._send(folder / name, join(place, name), there), first)
+            )
+        self._send(folder / last, join(place, last), there)
         return place
 
-    def _send(self, path: Path, uri: str) -> None:
+    def _there(self, folder: str) -> dict[str, int]:
+        """Files that need not be sent, and their sizes."""
+        since = time.time() - YOUNG_S
+        entries = self._storage.list(folder)
+        return {entry.uri: entry.num_bytes for entry in entries if entry.modified_s > since}
+
+    def _send(self, path: Path, uri: str, there: Mapping[str, int]) -> None:
         # Its name says its content, and it appears whole: what is there is right.
-        if self._storage.size(uri) != path.stat().st_size:
+        if there.get(uri) != path.stat().st_size:
             self._storage.upload(path, uri)
         self._progress.advance()
 

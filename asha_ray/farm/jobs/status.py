@@ -124,9 +124,12 @@ def follow(name: str, target: Target) -> Iterator[str | JobStatus]:
     """
     jobs = Jobs(target.require_work())
     job = jobs.find(name)
-    after = ""
+    after = told = ""
     while True:
         status = _status(jobs, job, target)
+        if status.state == "pending" and status.reason not in ("", told):
+            told = status.reason
+            yield f"pending: {told}"
         for file, line in read_log(jobs.folder(job.job_id), after):
             after = file
             yield line
@@ -240,7 +243,7 @@ def _before_its_driver(jobs: Jobs, job: Job, target: Target | None) -> tuple[Sta
         if known.has_ended:
             return "failed", f"it ended before its driver began: {known.message}"
     if waited_s > PENDING_S:
-        return "pending", f"its driver has not been heard of in {waited_s:.0f} s"
+        return "pending", f"its driver has not been heard of in {waited_s / 60:.0f} minutes"
     return "pending", ""
 
 

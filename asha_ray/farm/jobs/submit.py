@@ -1,8 +1,10 @@
 """Jobs sent to a cluster, and sent again."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import asha_ray
 from asha_ray.config import Target
@@ -20,7 +22,7 @@ from asha_ray.farm.jobs.shipping import send_command
 from asha_ray.farm.on_ray.dashboard import RAY_HERE, Dashboard
 from asha_ray.farm.places import absolute_paths
 from asha_ray.progress import NullProgress, Progress
-from asha_ray.spec import JobSpec, RenderSpec, build_job
+from asha_ray.spec import JobSpec, Prices, RenderSpec, build_job
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.jobs import Job, Jobs, new_job_id
 from asha_ray.storage.journal import age_s, is_alive, read_heartbeat
@@ -47,11 +49,7 @@ def submit(
     progress = progress or NullProgress()
     spec = absolute_paths(spec)
     work = target.require_work()
-    if max_cost is not None and target.prices is None:
-        raise SpecError(
-            "--max-cost: nobody said what an hour costs; give [prices] in the configuration file, "
-            'like gpu_hour = 1.2 and currency = "USD"'
-        )
+    _require_prices(max_cost, target.prices)
     cluster = Dashboard(target.address, target.token)
     _tell_versions(cluster, progress)
     check_places(spec, work, shared_disk=target.shared_disk)
@@ -110,8 +108,9 @@ def retry(
         raise JobError(
             f"repeating job {job.job_id}: it is done, see {job.output}; submit its spec for another"
         )
+    _require_prices(max_cost, target.prices or job.prices)
     cluster = Dashboard(target.address, target.token)
-    _require_ended(job, cluster)
+    _require_ended(job, heartbeat, cluster)
     _tell_versions(cluster, progress)
     spec = build_job(job.spec, f"job {job.job_id}")
     check_inputs(spec)
@@ -135,13 +134,25 @@ def _tell_versions(cluster: Dashboard, progress: Progress) -> None:
         progress.note(f"the cluster runs Ray {there}, this machine {RAY_HERE}")
 
 
-def _require_ended(job: Job, cluster: Dashboard) -> None:
-    """Make sure that an attempt that was not heard of is not just waiting for its turn."""
+def _require_prices(max_cost: float | None, prices: Prices | None) -> None:
+    if max_cost is not None and prices is None:
+        raise SpecError(
+            "--max-cost: nobody said what an hour costs; give [prices] in the configuration file, "
+            'like gpu_hour = 1.2 and currency = "USD"'
+        )
+
+
+def _require_ended(job: Job, heartbeat: Mapping[str, Any] | None, cluster: Dashboard) -> None:
+    """Make sure that an attempt that is not heard of is not about to begin, nor goes on."""
     if job.address != cluster.address:
         return
     known = cluster.find(job.submission_id)
-    if known is not None and known.status == "PENDING":
+    if known is None or known.has_ended:
+        return
+    was_heard = heartbeat is not None and heartbeat.get("attempt") == job.attempt
+    if not was_heard:
         raise JobError(f"repeating job {job.job_id}: it has not begun yet; cancel it first")
+    cluster.stop(job.submission_id)  # it hangs, or cannot reach its storage
 
 
 def _send(
@@ -159,7 +170,7 @@ def _send(
         send_command(
             cluster,
             job.submission_id,
-            ["drive", job.job_id, "--work", jobs.work],
+            ["drive", job.job_id, "--work", jobs.work, "--attempt", str(job.attempt)],
             metadata={
                 "asha_job": job.job_id,
                 "attempt": str(job.attempt),
@@ -171,6 +182,9 @@ def _send(
             image=target.image,
         )
     except ClusterError:
+        with suppress(ClusterError):
+            if cluster.find(job.submission_id) is not None:
+                return  # it was taken, and only the answer was lost; or somebody else was faster
         with suppress(StorageError, NotFoundError):
             if before is None:
                 jobs.forget(job.job_id)

@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,8 +192,11 @@ def _train_on_ray(
     )
     _prepare_run(spec)
     progress.stage("training", steps, "steps")
-    progress.tell(worker=_taken(scaling), workers=scaling.num_workers)
-    with _relayed(board, progress):
+
+    def tell_workers() -> None:
+        progress.tell(worker=_taken(scaling), workers=scaling.num_workers)
+
+    with _relayed(board, progress, tell_workers):
         result = _fit(trainer, board)
     progress.tell(workers=0)
     with result.checkpoint.as_directory() as folder:
@@ -255,16 +258,23 @@ class _Board:
 
 
 @contextmanager
-def _relayed(board: Any, progress: Progress) -> Iterator[None]:
-    """Pass what the board counts on to `progress` while the context lasts."""
+def _relayed(board: Any, progress: Progress, on_begin: Callable[[], None]) -> Iterator[None]:
+    """Pass what the board counts on to `progress` while the context lasts.
+
+    `on_begin` is called at the first step: until then workers may wait for a place.
+    """
     ended = threading.Event()
 
     def relay() -> None:
+        begun = False
         while not ended.wait(POLL_S):
             try:
                 count, detail = ray.get(board.take.remote())
             except RayError:
                 return  # the cluster is gone; whoever waits for the training is told
+            if count and not begun:
+                begun = True
+                on_begin()
             if count:
                 progress.advance(count, detail)
 
@@ -351,6 +361,13 @@ def _s3_filesystem() -> Any:
 def _runs_uri(spec: TrainSpec) -> str:
     """Checkpoints lie in the work root beside the model, so that the model is nothing but that."""
     return join(parent(spec.output), ".asha", "training", basename(spec.output))
+
+
+def can_resume(spec: TrainSpec) -> bool:
+    """Whether there is an earlier run of the same training to go on from."""
+    uri = join(_runs_uri(spec), SETTINGS)
+    storage = storage_of(uri)
+    return storage.size(uri) is not None and storage.read(uri).decode() == _mark(spec)
 
 
 def _prepare_run(spec: TrainSpec) -> None:

@@ -75,6 +75,13 @@ def test_a_part_of_a_name_is_enough_where_it_is_clear(jobs: Jobs) -> None:
             jobs.find(name)
 
 
+def test_the_last_is_one_that_was_submitted(jobs: Jobs) -> None:
+    """A submission that was refused leaves an empty folder."""
+    add(jobs, "1", "2")
+    jobs.forget("2")
+    assert jobs.find("last").job_id == "1"
+
+
 def test_a_name_that_is_another_ones_part_is_that_name(jobs: Jobs) -> None:
     add(jobs, "a1", "a1-2")
     assert jobs.find("a1").job_id == "a1"
@@ -93,7 +100,8 @@ def test_the_latest_come_first_and_damaged_ones_are_told(jobs: Jobs) -> None:
     assert isinstance(found[0], Job)
     assert found[0].job_id == "4"
     assert isinstance(found[1], JobError)
-    assert len(found) == 2, "one whose submission failed is none"
+    assert isinstance(found[2], Job)
+    assert found[2].job_id == "1", "one whose submission failed is none"
 
 
 @pytest.mark.parametrize(

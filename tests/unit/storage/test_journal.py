@@ -198,3 +198,29 @@ def test_whoever_looks_is_asked_again_and_again(folder: str, quick: None) -> Non
         for _ in range(3):
             assert seen.acquire(timeout=10)
     assert [event["event"] for event in read_events(folder)] == ["job-started", "job-done"]
+
+
+def test_what_cannot_be_looked_for_or_written_does_not_stop_the_heart(
+    folder: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job would be lost to all who watch, and be repeated beside itself."""
+    plain = LocalStorage.write
+
+    def refuse(self: LocalStorage, uri: str, data: bytes) -> None:
+        if "heartbeat" not in uri:
+            raise StorageError("writing: on purpose")
+        plain(self, uri, data)
+
+    def look() -> None:
+        raise StorageError("reading: on purpose")
+
+    monkeypatch.setattr(LocalStorage, "write", refuse)
+    with Journal(folder, "job", look) as told_to:
+        told_to.say("something")
+        first, pause = read_heartbeat(folder), threading.Event()
+        for _ in range(1000):
+            if read_heartbeat(folder) != first:
+                break
+            pause.wait(0.01)
+        else:
+            pytest.fail("it was not heard of again")

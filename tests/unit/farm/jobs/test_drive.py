@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from asha_ray.errors import FarmError, SpecError
+from asha_ray.errors import FarmError, JobError, SpecError
 from asha_ray.farm.jobs import drive as module
 from asha_ray.farm.jobs.drive import JobProgress, drive
 from asha_ray.farm.jobs.meter import Meter
 from asha_ray.progress import NullProgress, Progress
-from asha_ray.spec import Prices
+from asha_ray.spec import Prices, TrainSpec
 from asha_ray.storage import journal
 from asha_ray.storage.jobs import Jobs
 from asha_ray.storage.journal import read_heartbeat, read_log
@@ -27,7 +27,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def work_is(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Progress], Any]], None]:
     def work_is(does: Callable[[Progress], Any]) -> None:
-        monkeypatch.setattr(module, "_work", lambda _, progress: does(progress))
+        monkeypatch.setattr(module, "_work", lambda _, __, progress: does(progress))
 
     return work_is
 
@@ -59,7 +59,7 @@ def test_what_it_does_and_makes_is_told(jobs: Jobs, work_is: Any) -> None:
         return {"output": "/v.mp4", "frames": 100}
 
     work_is(does)
-    assert drive(job.job_id, jobs.work, NullProgress()) == {"output": "/v.mp4", "frames": 100}
+    assert drive(job.job_id, jobs.work, 1, NullProgress()) == {"output": "/v.mp4", "frames": 100}
     last = beat(jobs, job.job_id)
     assert (last["state"], last["attempt"], last["kind"]) == ("done", 1, "render")
     assert (last["stage"], last["done"], last["total"]) == ("rendering", 40, 100)
@@ -85,7 +85,7 @@ def test_an_error_is_told_and_raised(jobs: Jobs, work_is: Any, error: Exception,
 
     work_is(does)
     with pytest.raises(type(error)):
-        drive(job.job_id, jobs.work, NullProgress())
+        drive(job.job_id, jobs.work, 1, NullProgress())
     assert beat(jobs, job.job_id)["state"] == "failed"
     assert beat(jobs, job.job_id)["error"] == str(error)
     assert said(jobs, job.job_id)[-1].startswith(told)
@@ -94,7 +94,7 @@ def test_an_error_is_told_and_raised(jobs: Jobs, work_is: Any, error: Exception,
 def test_a_spec_that_this_version_does_not_know_is_a_told_error(jobs: Jobs) -> None:
     job = a_job(jobs, {"kind": "render", "audio": "a", "model": "m", "output": "o", "sparkle": 1})
     with pytest.raises(SpecError, match="sparkle"):
-        drive(job.job_id, jobs.work, NullProgress())
+        drive(job.job_id, jobs.work, 1, NullProgress())
     assert "sparkle" in beat(jobs, job.job_id)["error"]
 
 
@@ -108,10 +108,75 @@ def test_a_wish_in_storage_ends_it(jobs: Jobs, work_is: Any, quick: None) -> Non
 
     work_is(does)
     with pytest.raises(KeyboardInterrupt):
-        drive(job.job_id, jobs.work, NullProgress())
+        drive(job.job_id, jobs.work, 1, NullProgress())
     last = beat(jobs, job.job_id)
     assert (last["state"], last["reason"]) == ("stopped", "cancelled by you@there")
     assert said(jobs, job.job_id)[-1].endswith(f"`asha-ray jobs retry {job.job_id}` goes on")
+
+
+def test_it_ends_when_a_later_attempt_was_submitted(jobs: Jobs, work_is: Any, quick: None) -> None:
+    """Whoever repeated it could not know that it lives: both would work, and be paid."""
+    job = a_job(jobs)
+
+    def does(_: Progress) -> None:
+        a_job(jobs, attempt=2)
+        wait()
+
+    work_is(does)
+    with pytest.raises(KeyboardInterrupt):
+        drive(job.job_id, jobs.work, 1, NullProgress())
+    assert beat(jobs, job.job_id)["reason"] == "attempt 2 has taken its place"
+
+
+def test_it_does_not_begin_when_a_later_attempt_was_submitted(jobs: Jobs) -> None:
+    job = a_job(jobs, attempt=2)
+    with pytest.raises(JobError, match="attempt 2 was submitted meanwhile"):
+        drive(job.job_id, jobs.work, 1, NullProgress())
+    assert read_heartbeat(jobs.folder(job.job_id)) is None
+
+
+def test_a_wish_that_comes_when_all_is_done_disturbs_nothing(
+    jobs: Jobs, work_is: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last look once interrupted the journal's last words, and a finished job was lost."""
+    job = a_job(jobs)
+    work_is(lambda _: jobs.ask_to_end(job, "you@there") or {})
+    drive(job.job_id, jobs.work, 1, NullProgress())
+    assert beat(jobs, job.job_id)["state"] == "done"
+
+
+def test_why_it_ends_does_not_wait_for_a_storage_that_is_away(
+    jobs: Jobs, work_is: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = a_job(jobs)
+    monkeypatch.setattr(module, "WHY_S", 0.05)
+    away = threading.Event()
+
+    def does(_: Progress) -> None:
+        monkeypatch.setattr(Jobs, "control", lambda *_: away.wait(20) and None)
+        raise KeyboardInterrupt
+
+    work_is(does)
+    with pytest.raises(KeyboardInterrupt):
+        drive(job.job_id, jobs.work, 1, NullProgress())
+    away.set()
+    assert beat(jobs, job.job_id)["state"] == "stopped"
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_training_that_is_repeated_goes_on(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    """It once began anew, and threw its checkpoints away."""
+    from asha_ray.farm.training import train
+
+    done: list[TrainSpec] = []
+    monkeypatch.setattr(train, "can_resume", lambda _: True)
+    result = train.TrainResult("o", 1, 0, 1, {})
+    monkeypatch.setattr(train, "train", lambda spec, _: done.append(spec) or result)
+    job = a_job(jobs, {"kind": "train", "images": "i", "output": "o"}, attempt=attempt)
+    drive(job.job_id, jobs.work, attempt, NullProgress())
+    assert done[0].run.resume == (attempt == 2)
 
 
 def test_it_stops_when_its_price_has_passed_the_limit(
@@ -125,7 +190,7 @@ def test_it_stops_when_its_price_has_passed_the_limit(
 
     work_is(does)
     with pytest.raises(KeyboardInterrupt):
-        drive(job.job_id, jobs.work, NullProgress())
+        drive(job.job_id, jobs.work, 1, NullProgress())
     last = beat(jobs, job.job_id)
     assert last["state"] == "stopped"
     assert "EUR, has passed --max-cost 0.01" in last["reason"]
@@ -141,7 +206,7 @@ def test_a_signal_without_a_wish_is_told_as_one(jobs: Jobs, work_is: Any) -> Non
 
     work_is(does)
     with pytest.raises(KeyboardInterrupt):
-        drive(job.job_id, jobs.work, NullProgress())
+        drive(job.job_id, jobs.work, 1, NullProgress())
     assert beat(jobs, job.job_id)["reason"] == "it was told to end (a signal)"
 
 
@@ -150,7 +215,7 @@ def test_what_earlier_attempts_used_counts(jobs: Jobs, work_is: Any) -> None:
     work_is(lambda progress: progress.tell(worker={"CPU": 1}, workers=0) or {})
     with journal.Journal(jobs.folder(job.job_id), "job", attempt=1) as before:
         before.status(cpu_s=7200.0)
-    drive(job.job_id, jobs.work, NullProgress())
+    drive(job.job_id, jobs.work, 1, NullProgress())
     assert beat(jobs, job.job_id)["cost"] == pytest.approx(2.0)
 
 

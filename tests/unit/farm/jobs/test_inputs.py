@@ -1,5 +1,7 @@
 """Local files that go to where a cluster sees them: once, whole, and by their content."""
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,7 @@ def test_all_inputs_lie_below_the_work_root_afterwards(spec: RenderSpec, work: s
     assert keyframes is not None
     assert all(uri.startswith(f"{work}/inputs/") for uri in (audio, model, keyframes))
     assert Path(audio).read_text() == "sound"
-    assert audio == f"{work}/inputs/{file_digest(Path(audio))}.mp3"
+    assert audio == f"{work}/inputs/{file_digest(Path(audio))}/file.mp3"
     assert sorted(path.name for path in Path(model).iterdir()) == sorted(PARTS)
     assert placed.output == spec.output
 
@@ -98,6 +100,17 @@ def test_what_was_torn_is_sent_again(spec: RenderSpec, work: str) -> None:
     Path(placed.audio).write_text("so")
     Inputs(work, NullProgress()).place(spec)
     assert Path(placed.audio).read_text() == "sound"
+
+
+def test_what_a_bucket_may_soon_let_go_is_sent_again(
+    spec: RenderSpec, work: str, sent: list[str]
+) -> None:
+    placed = Inputs(work, NullProgress()).place(spec)
+    old = time.time() - 8 * 86400
+    os.utime(placed.audio, (old, old))
+    sent.clear()
+    Inputs(work, NullProgress()).place(spec)
+    assert sent == [Path(spec.audio).name]
 
 
 def test_what_lies_in_a_bucket_stays_there(work: str, sent: list[str]) -> None:

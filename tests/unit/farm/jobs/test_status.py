@@ -100,7 +100,7 @@ class TestBeforeItsDriverIsHeardOf:
         cluster.known[job.submission_id] = RayJob("PENDING", "")
         found = job_status(job.job_id, target)
         assert (found.state, found.reason) == (
-            "pending", "its driver has not been heard of in 500 s",
+            "pending", "its driver has not been heard of in 8 minutes",
         )  # fmt: skip
 
     def test_its_driver_could_not_begin(

@@ -68,6 +68,7 @@ def test_a_cluster_is_given_a_driver_that_reads_the_jobs_record(
     assert given["id"] == job.job_id
     assert shlex.split(given["command"]) == [
         "python", "-P", "-m", "asha_ray", "drive", job.job_id, "--work", jobs.work,
+        "--attempt", "1",
     ]  # fmt: skip
     assert given["package"] == Path(asha_ray.__file__).parent
     assert given["metadata"]["output"] == spec.output
@@ -101,6 +102,14 @@ def test_a_cluster_that_has_asha_ray_is_sent_none(
 ) -> None:
     submit(spec, replace(target, image=True))
     assert cluster.submitted[0]["package"] is None
+
+
+def test_a_second_job_finds_the_folders_that_the_first_has_made(
+    spec: RenderSpec, target: Target, cluster: FakeCluster
+) -> None:
+    submit(spec, target)
+    submit(spec, target)
+    assert len(cluster.submitted) == 2
 
 
 def test_another_version_of_ray_is_told(
@@ -228,6 +237,7 @@ class TestTraining:
         images = tmp_path / "images"
         images.mkdir()
         (images / "1.png").write_bytes(b"x")
+        (tmp_path / "model").mkdir()  # of an earlier training
         spec = TrainSpec(images=str(images), output=str(tmp_path / "model"), epochs=3)
         job = submit(spec, target)
         assert (job.kind, job.output) == ("train", str(tmp_path / "model"))
@@ -298,6 +308,51 @@ class TestRetry:
         cluster.known[job.job_id] = RayJob("PENDING", "")
         with pytest.raises(JobError, match="it has not begun yet"):
             retry(job.job_id, target)
+
+    def test_not_while_its_driver_starts(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster
+    ) -> None:
+        """Python and torch take seconds to import, and a heartbeat comes after that."""
+        job = submit(spec, target)
+        cluster.known[job.job_id] = RayJob("RUNNING", "")
+        with pytest.raises(JobError, match="it has not begun yet"):
+            retry(job.job_id, target)
+
+    def test_one_that_hangs_is_ended_first(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        job = submit(spec, target)
+        beat(jobs, job.job_id, state="running", time="2026-01-01T00:00:00+00:00")
+        cluster.known[job.job_id] = RayJob("RUNNING", "")
+        retry(job.job_id, target)
+        assert cluster.stopped == [job.job_id]
+
+    def test_a_limit_needs_prices_as_a_submission_does(
+        self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+    ) -> None:
+        job = submit(spec, replace(target, prices=None))
+        beat(jobs, job.job_id, state="failed")
+        with pytest.raises(SpecError, match="nobody said what an hour costs"):
+            retry(job.job_id, replace(target, prices=None), max_cost=1.0)
+
+    def test_one_whose_answer_was_lost_was_taken(
+        self,
+        spec: RenderSpec,
+        target: Target,
+        cluster: FakeCluster,
+        jobs: Jobs,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        job = submit(spec, target)
+        beat(jobs, job.job_id, state="failed")
+
+        def taken(submission_id: str, *_: Any, **__: Any) -> None:
+            cluster.known[submission_id] = RayJob("PENDING", "")
+            raise ClusterError("submitting: nobody answers")
+
+        monkeypatch.setattr(cluster, "submit", taken)
+        assert retry(job.job_id, target).attempt == 2
+        assert jobs.read(job.job_id).attempt == 2
 
     def test_one_that_is_refused_is_as_it_was(
         self, spec: RenderSpec, target: Target, cluster: FakeCluster, jobs: Jobs
