@@ -73,7 +73,9 @@ class Share:
             self._asked_at, patience_s = now, ANSWER_S
         if ray.wait([self._answer], timeout=patience_s)[0]:
             answer, self._answer = self._answer, None
-            self._workers = ray.get(answer)
+            share = ray.get(answer)
+            if share is not None:  # a board that began anew has not heard of everybody yet
+                self._workers = share
         elif now - self._asked_at > LOST_S:
             self._board = self._answer = None
 

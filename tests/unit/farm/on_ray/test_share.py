@@ -120,6 +120,14 @@ def test_a_board_that_is_gone_is_looked_for_again(
     assert board.num_found == 2
 
 
+def test_a_board_that_began_anew_and_cannot_say_yet_changes_nothing(
+    board: Board, share: Share
+) -> None:
+    """Without a limit for a moment, a job would take what is another's."""
+    board.answers |= {1: 2, 2: None, 3: 4}
+    assert [share.ask(5, CPU, NODES) for _ in range(3)] == [2, 2, 4]
+
+
 def test_nothing_is_asked_while_the_head_is_away(
     board: Board, share: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
