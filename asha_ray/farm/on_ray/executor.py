@@ -13,6 +13,9 @@ from asha_ray.errors import SpecError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.on_ray.capacity import Capacity, Growth, Resources
 from asha_ray.farm.on_ray.cluster import (
+    ON_CPU,
+    ON_GPU,
+    await_first_node,
     await_node,
     holding_node,
     read_capacity,
@@ -111,6 +114,7 @@ class RayExecutor:
         Raises:
             ResourceError: if the cluster has no node that could hold a worker, and will not.
         """
+        self._await_first_node((progress or NullProgress()).note)
         capacity, device = self._capacity(), self._device()
         asked = self._ask(capacity, device).require(capacity)
         if self._is_alone():
@@ -124,6 +128,14 @@ class RayExecutor:
             await_node(reference, asked, self._growth, (progress or NullProgress()).note)
         found: Survey = result_of(reference)
         return found
+
+    def _await_first_node(self, note: Callable[[str], None]) -> None:
+        """Where nobody can say what nodes there will be, one is there before a device is chosen."""
+        wishes = {"auto": [ON_GPU, ON_CPU], "cuda": [ON_GPU]}.get(self._run.device, [ON_CPU])
+        capacity = self._capacity()
+        if not capacity.is_known(wishes[-1]):
+            with self._asking(wishes[-1]):
+                await_first_node(capacity, wishes, note)
 
     def cores(self) -> int:
         """As many as this machine has, within reason and within a node's."""
