@@ -112,6 +112,10 @@ class Capacity:
         num_grown = sum(count for _, count in found)
         return found if num_grown >= len(self.nodes) else _counted(self.nodes, 1)
 
+    def living_nodes(self) -> list[tuple[dict[str, float], int]]:
+        """Nodes that are alive, as what each has and how many there are."""
+        return _counted(self.nodes, 1)
+
     def total(self) -> dict[str, float]:
         """All that it could come to have; where nobody can say, twice what it has."""
         kinds = {kind for place in self.places for kind in place}

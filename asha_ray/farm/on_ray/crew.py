@@ -155,6 +155,11 @@ class RayCrew:
         # Without a head no actor can be asked for.
         return self._room(most) if is_head_there() else None
 
+    @property
+    def num_ready(self) -> int:
+        """Actors that have a place and their model."""
+        return sum(bool(actor.node) for actor in self._actors.values())
+
     def start(self) -> Worker:
         """Ask Ray for an actor; where there is no room it waits for some."""
         self._num_started += 1

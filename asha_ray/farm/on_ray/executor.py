@@ -120,8 +120,7 @@ class RayExecutor:
         if self._is_alone():
             return survey(device, codec)
         if self._share:  # from here on, until the workers themselves ask: others make room
-            want_one = partial(self._share.ask, 1, asked, capacity.kinds_of_nodes())
-            self._warming.enter_context(repeating(want_one))
+            self._warming.enter_context(repeating(partial(self._want, 1, asked)))
         looker = ray.remote(max_retries=MAX_RETRIES, **_looking(capacity, asked, device))(survey)
         reference = looker.remote(device, codec)
         if not capacity.now(asked):
@@ -180,8 +179,17 @@ class RayExecutor:
         """How many workers there should be, as the cluster and those who share it are now."""
         capacity = self._capacity()
         wanted = num_workers(capacity, counted, wanted=self._run.workers, most=most)
-        share = self._share.ask(wanted, asked, capacity.kinds_of_nodes()) if self._share else None
+        share = self._want(wanted, asked, capacity)
         return wanted if share is None else min(wanted, share)
+
+    def _want(self, workers: int, asked: Resources, capacity: Capacity | None = None) -> int | None:
+        """Tell whoever shares the cluster what is wanted, and hear what may be had."""
+        if self._share is None:
+            return None
+        capacity = capacity or self._capacity()
+        has = self._crew.num_ready if self._crew else 0
+        nodes, living = capacity.kinds_of_nodes(), capacity.living_nodes()
+        return self._share.ask(workers, asked, nodes, living, has)
 
     @contextmanager
     def _asking(self, asked: Resources) -> Iterator[None]:
@@ -189,7 +197,7 @@ class RayExecutor:
         if self._share is None:
             yield
             return
-        with repeating(partial(self._share.ask, 1, asked, self._capacity().kinds_of_nodes())):
+        with repeating(partial(self._want, 1, asked)):
             yield
         self._share.leave()
 
