@@ -167,7 +167,7 @@ class RayExecutor:
         asking = self._ask(capacity, job.numerics.device)
         asked = asking.require(capacity, job.memory_bytes)
         room = partial(self._room, asked, asking.counted(asked))
-        self._crew = RayCrew(job, room, asked)
+        self._crew = RayCrew(job, room, asked, places=lambda: self._capacity().now(asked))
         self._scheduler = Scheduler(self._crew)
         self._warming.close()
         self._scheduler.warm_up()
