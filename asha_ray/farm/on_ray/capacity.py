@@ -86,6 +86,10 @@ class Capacity:
         grown = added + num_fitting(self.head, asked) if self.growth else 0
         return int(min(PLENTY, max(now, grown)))
 
+    def is_known(self, asked: Resources) -> bool:
+        """Whether one can say what nodes have that hold this, now or some day."""
+        return not self.growth.is_unknown or self.now(asked) > 0
+
     def largest(self, kind: str) -> float:
         """The most of a kind of resource that one node has, or would have."""
         return max((place.get(kind, 0.0) for place in self.places), default=0.0)
@@ -107,6 +111,10 @@ class Capacity:
             found.append((dict(group.resources), count))
         num_grown = sum(count for _, count in found)
         return found if num_grown >= len(self.nodes) else _counted(self.nodes, 1)
+
+    def living_nodes(self) -> list[tuple[dict[str, float], int]]:
+        """Nodes that are alive, as what each has and how many there are."""
+        return _counted(self.nodes, 1)
 
     def total(self) -> dict[str, float]:
         """All that it could come to have; where nobody can say, twice what it has."""

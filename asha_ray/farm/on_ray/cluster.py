@@ -8,7 +8,7 @@ what it cannot help.
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import psutil
 import ray
 import yaml
 from ray.core.generated import autoscaler_pb2
-from ray.exceptions import RayError
+from ray.exceptions import RayError, TaskUnschedulableError
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -30,7 +30,8 @@ from asha_ray.farm.on_ray.capacity import (
     num_fitting,
     told,
 )
-from asha_ray.farm.on_ray.runtime import await_head, is_own_ray, require_head
+from asha_ray.farm.on_ray.ray_map import MAX_RETRIES
+from asha_ray.farm.on_ray.runtime import await_head, is_own_ray, require_head, result_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -195,12 +196,66 @@ def await_node(
         FarmError: if the cluster's head is gone.
     """
     note(f"waiting for the cluster to add a node: none is there yet that holds {told(asked)}")
+    refused = ResourceError(
+        f"waiting for a node that holds {told(asked)}: the cluster's autoscaler can add none; ask "
+        "for less, or add a larger kind of node"
+    )
     while not ray.wait([reference], timeout=LOOK_AGAIN_S)[0]:
         require_head()
         if growth.is_unknown and infeasible(
             _autoscaling_state(str(ray.get_runtime_context().gcs_address)), asked
         ):
-            raise ResourceError(
-                f"waiting for a node that holds {told(asked)}: the cluster's autoscaler can add "
-                "none; ask for less, or add a larger kind of node"
-            )
+            raise refused
+    try:
+        ray.get(reference)
+    except TaskUnschedulableError as error:  # Ray may end at once what no node will hold
+        raise refused from error
+    except RayError:
+        return  # whoever takes the answer hears of it
+
+
+ON_CPU: Resources = {"CPU": 1.0}
+ON_GPU: Resources = {"CPU": 1.0, "GPU": 1.0}
+
+
+def await_first_node(
+    capacity: Capacity, wishes: Sequence[Resources], note: Callable[[str], None]
+) -> None:
+    """Have a node added where none holds even the least of the wishes, and nobody can say what may.
+
+    What a node of such a cluster has is known only once it is there.
+
+    Args:
+        capacity: the cluster.
+        wishes: what it should hold, the dearest first; each but the last may be in vain.
+        note: tells a person.
+
+    Raises:
+        ResourceError: if the autoscaler says that it can add none for the last.
+        FarmError: if the cluster's head is gone.
+    """
+    if capacity.is_known(wishes[-1]):
+        return
+    for number, wish in enumerate(wishes, 1):
+        options = {
+            "num_cpus": wish["CPU"],
+            "num_gpus": wish.get("GPU", 0),
+            "max_retries": MAX_RETRIES,
+        }
+        reference = ray.remote(**options)(_nothing).remote()
+        try:
+            await_node(reference, wish, capacity.growth, note)
+            result_of(reference)
+        except ResourceError as error:
+            if number == len(wishes):
+                raise
+            _LOGGER.info("%s", error)
+        else:
+            return
+        finally:
+            with suppress(RayError):  # done, or nobody is to add a node for it any more
+                ray.cancel(reference)
+
+
+def _nothing() -> None:
+    """Be done as soon as there is a place for it."""

@@ -133,6 +133,7 @@ class RayCrew:
             with how many would have something to do; None where nobody can say.
         resources: of each, by Ray's names.
         kind: their class.
+        places: how many the cluster's nodes would hold were they empty.
     """
 
     def __init__(
@@ -141,8 +142,9 @@ class RayCrew:
         room: Callable[[int | None], int | None],
         resources: Resources,
         kind: type[RenderActor] = RenderActor,
+        places: Callable[[], int] = lambda: 1,
     ) -> None:
-        self._job, self._room, self._kind = job, room, kind
+        self._job, self._room, self._kind, self._places = job, room, kind, places
         named = {OPTIONS[kind]: amount for kind, amount in resources.items()}
         self._options = {"max_restarts": 0, "max_concurrency": 2, **named}
         self._actors: dict[Worker, _Actor] = {}
@@ -154,6 +156,15 @@ class RayCrew:
         """As the cluster is now."""
         # Without a head no actor can be asked for.
         return self._room(most) if is_head_there() else None
+
+    def num_places(self) -> int:
+        """As the cluster is now."""
+        return self._places()
+
+    @property
+    def num_ready(self) -> int:
+        """Actors that have a place and their model, and may render."""
+        return sum(bool(actor.node) for actor in self._actors.values())
 
     def start(self) -> Worker:
         """Ask Ray for an actor; where there is no room it waits for some."""
@@ -251,8 +262,8 @@ class RayCrew:
             return self._lose(worker, error)
         match call:
             case "ready":
-                actor.node = answer.node
                 refused = answer.refusal
+                actor.node = "" if refused else answer.node
                 return Refused(worker, refused) if refused else Ready(worker, answer.name)
             case "render":
                 return Done(worker, answer)

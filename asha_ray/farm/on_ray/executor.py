@@ -13,6 +13,9 @@ from asha_ray.errors import SpecError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.on_ray.capacity import Capacity, Growth, Resources
 from asha_ray.farm.on_ray.cluster import (
+    ON_CPU,
+    ON_GPU,
+    await_first_node,
     await_node,
     holding_node,
     read_capacity,
@@ -111,19 +114,27 @@ class RayExecutor:
         Raises:
             ResourceError: if the cluster has no node that could hold a worker, and will not.
         """
+        self._await_first_node((progress or NullProgress()).note)
         capacity, device = self._capacity(), self._device()
         asked = self._ask(capacity, device).require(capacity)
         if self._is_alone():
             return survey(device, codec)
         if self._share:  # from here on, until the workers themselves ask: others make room
-            want_one = partial(self._share.ask, 1, asked, capacity.kinds_of_nodes())
-            self._warming.enter_context(repeating(want_one))
+            self._warming.enter_context(repeating(partial(self._want, 1, asked)))
         looker = ray.remote(max_retries=MAX_RETRIES, **_looking(capacity, asked, device))(survey)
         reference = looker.remote(device, codec)
         if not capacity.now(asked):
             await_node(reference, asked, self._growth, (progress or NullProgress()).note)
         found: Survey = result_of(reference)
         return found
+
+    def _await_first_node(self, note: Callable[[str], None]) -> None:
+        """Where nobody can say what nodes there will be, one is there before a device is chosen."""
+        wishes = {"auto": [ON_GPU, ON_CPU], "cuda": [ON_GPU]}.get(self._run.device, [ON_CPU])
+        capacity = self._capacity()
+        if not capacity.is_known(wishes[-1]):
+            with self._asking(wishes[-1]):
+                await_first_node(capacity, wishes, note)
 
     def cores(self) -> int:
         """As many as this machine has, within reason and within a node's."""
@@ -156,7 +167,7 @@ class RayExecutor:
         asking = self._ask(capacity, job.numerics.device)
         asked = asking.require(capacity, job.memory_bytes)
         room = partial(self._room, asked, asking.counted(asked))
-        self._crew = RayCrew(job, room, asked)
+        self._crew = RayCrew(job, room, asked, places=lambda: self._capacity().now(asked))
         self._scheduler = Scheduler(self._crew)
         self._warming.close()
         self._scheduler.warm_up()
@@ -168,8 +179,17 @@ class RayExecutor:
         """How many workers there should be, as the cluster and those who share it are now."""
         capacity = self._capacity()
         wanted = num_workers(capacity, counted, wanted=self._run.workers, most=most)
-        share = self._share.ask(wanted, asked, capacity.kinds_of_nodes()) if self._share else None
+        share = self._want(wanted, asked, capacity)
         return wanted if share is None else min(wanted, share)
+
+    def _want(self, workers: int, asked: Resources, capacity: Capacity | None = None) -> int | None:
+        """Tell whoever shares the cluster what is wanted, and hear what may be had."""
+        if self._share is None:
+            return None
+        capacity = capacity or self._capacity()
+        has = self._crew.num_ready if self._crew else 0
+        nodes, living = capacity.kinds_of_nodes(), capacity.living_nodes()
+        return self._share.ask(workers, asked, nodes, living, has)
 
     @contextmanager
     def _asking(self, asked: Resources) -> Iterator[None]:
@@ -177,7 +197,7 @@ class RayExecutor:
         if self._share is None:
             yield
             return
-        with repeating(partial(self._share.ask, 1, asked, self._capacity().kinds_of_nodes())):
+        with repeating(partial(self._want, 1, asked)):
             yield
         self._share.leave()
 

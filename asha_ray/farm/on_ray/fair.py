@@ -5,6 +5,10 @@ resource fairness (Ghodsi et al., NSDI 2011): a job's share is what it has of th
 it has most, and the next worker goes to the job whose share is smallest. So small wishes are met in
 full, and what one does not want the others share. Shares hang on wishes and on the cluster alone,
 never on who holds what at the moment: nothing can swing to and fro.
+
+Where an autoscaler may add nodes there are two shares: of the nodes that are there, and of all that
+may be. The first is everybody's due. What the second allows beyond it calls for nodes, which may
+never come, and so it is only for who keeps nobody from his due meanwhile.
 """
 
 import heapq
@@ -30,11 +34,33 @@ class Demand:
         priority: who has a higher one comes first.
         workers: how many it has work for.
         takes: what each of them takes, by Ray's names; all kinds of the cluster that it needs.
+        has: how many are at work, or could be.
     """
 
     priority: int
     workers: int
     takes: Mapping[str, float]
+    has: int = 0
+
+
+def rooms(demands: Sequence[Demand], nodes: Sequence[Nodes], living: Sequence[Nodes]) -> list[int]:
+    """How many workers each job should have or call for at the moment.
+
+    A share of the nodes that are there, for as long as another lacks something of his: whoever has
+    more gives it back, and nobody's calls for more may take what becomes free. Else as much as of
+    all nodes that may be.
+
+    Args:
+        demands: of all jobs, as in `shares`.
+        nodes: that the cluster could come to have.
+        living: that it has.
+    """
+    due, all_told = shares(demands, living), shares(demands, nodes)
+    lacking = {place for place, each in enumerate(demands) if each.has < due[place]}
+    return [
+        due[place] if lacking - {place} else max(due[place], all_told[place])
+        for place in range(len(demands))
+    ]
 
 
 def shares(demands: Sequence[Demand], nodes: Sequence[Nodes]) -> list[int]:
@@ -107,13 +133,16 @@ class ShareBoard:
         self._demands: dict[str, Demand] = {}
         self._heard: dict[str, float] = {}
 
-    def report(self, job: str, demand: Demand, nodes: Sequence[Nodes]) -> int | None:
-        """A job's share; all it wants where it is alone, None where too few were heard yet.
+    def report(
+        self, job: str, demand: Demand, nodes: Sequence[Nodes], living: Sequence[Nodes]
+    ) -> int | None:
+        """A job's room; all it wants where it is alone, None where too few were heard yet.
 
         Args:
             job: who says it.
             demand: what it wants now.
             nodes: that the cluster could come to have, as the job sees it.
+            living: that it has.
         """
         now = self._clock()
         self._demands[job] = demand
@@ -124,7 +153,7 @@ class ShareBoard:
             return None
         if len(self._demands) == 1:
             return demand.workers
-        given = shares(list(self._demands.values()), nodes)
+        given = rooms(list(self._demands.values()), nodes, living)
         return given[list(self._demands).index(job)]
 
     def leave(self, job: str) -> None:

@@ -21,7 +21,7 @@ from asha_ray.farm.on_ray.cluster import head_node
 from asha_ray.farm.on_ray.fair import Demand, Nodes, ShareBoard
 from asha_ray.farm.on_ray.runtime import is_head_there
 
-NAMESPACE, NAME = "asha-ray", "shares-1"
+NAMESPACE, NAME = "asha-ray", "shares-2"
 """Of the board; the number is of what is said to it, so that versions do not mix."""
 REPORT_S = 2.0
 ANSWER_S = 0.5
@@ -48,32 +48,43 @@ class Share:
         self._workers: int | None = None
         self._lock = threading.Lock()
 
-    def ask(self, workers: int, takes: Resources, nodes: Sequence[Nodes]) -> int | None:
+    def ask(
+        self,
+        workers: int,
+        takes: Resources,
+        nodes: Sequence[Nodes],
+        living: Sequence[Nodes],
+        has: int = 0,
+    ) -> int | None:
         """Say what is wanted, and hear how many workers there may be; None where nobody knows.
 
         Args:
             workers: that have something to do.
             takes: what each takes.
             nodes: that the cluster could come to have.
+            living: that it has.
+            has: workers that are at work, or could be.
         """
         with self._lock:
             if is_head_there():
                 try:
-                    self._ask(Demand(self._priority, workers, dict(takes)), nodes)
+                    self._ask(Demand(self._priority, workers, dict(takes), has), nodes, living)
                 except (RayError, ValueError):  # gone, or about to be made by another just now
                     self._board = self._answer = None
             return self._workers
 
-    def _ask(self, demand: Demand, nodes: Sequence[Nodes]) -> None:
+    def _ask(self, demand: Demand, nodes: Sequence[Nodes], living: Sequence[Nodes]) -> None:
         now, patience_s = time.monotonic(), 0.0
         if self._answer is None:
             if self._board is None:
                 self._board = self._find()
-            self._answer = self._board.report.remote(self._job, demand, list(nodes))
+            self._answer = self._board.report.remote(self._job, demand, list(nodes), list(living))
             self._asked_at, patience_s = now, ANSWER_S
         if ray.wait([self._answer], timeout=patience_s)[0]:
             answer, self._answer = self._answer, None
-            self._workers = ray.get(answer)
+            share = ray.get(answer)
+            if share is not None:  # a board that began anew has not heard of everybody yet
+                self._workers = share
         elif now - self._asked_at > LOST_S:
             self._board = self._answer = None
 

@@ -73,6 +73,9 @@ class Crew(Protocol):
             most: workers that would have something to do; None where that is not known.
         """
 
+    def num_places(self) -> int:
+        """How many workers there could be on all that is there, whoever has it now."""
+
     def start(self) -> Worker:
         """Ask for one more; it is `Ready`, `Refused` or `Lost` later."""
 

@@ -72,6 +72,10 @@ class SerialCrew:
         """This process."""
         return 1
 
+    def num_places(self) -> int:
+        """This process."""
+        return 1
+
     def start(self) -> Worker:
         """It is ready when the model is loaded."""
         self._renderer.add_done_callback(

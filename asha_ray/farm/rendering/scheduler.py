@@ -37,6 +37,8 @@ MAX_NODE_LOSSES = 30
 """Nodes that may go under one chunk without a warning: one that runs out of memory looks so too."""
 MAX_FAILED_STARTS = 3
 """Workers that may die one after the other before they were ready."""
+MIN_REFUSALS = 4
+"""Workers that may refuse one after the other, and twice as many as there are places."""
 RETRY_PAUSE_S = 0.5
 """Before a second attempt, and four times as long before the next."""
 LONGEST_PAUSE_S = 30.0
@@ -120,6 +122,8 @@ class Scheduler:
         self._names: dict[Worker, str] = {}
         self._seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
         self._num_failed_starts = self._num_quick_losses = self._num_refused = 0
+        self._num_refused_in_a_row = 0
+        self._refusing: list[Worker] = []
         self._start_after = self._review_at = 0.0
         self._room = self._limit = 0
         self._lonely_since: float | None = None
@@ -174,6 +178,8 @@ class Scheduler:
         most = None if needed is None else needed + spare
         room = self._crew.room(most)
         if room is not None:
+            if not room:
+                self._end_refusing()
             if room not in (most, self._limit):  # other nodes: whoever refused may be gone
                 self._limit, self._num_refused = room, 0
             self._let_some_go(max(room, self._room))  # not for what may be over in a moment
@@ -204,7 +210,10 @@ class Scheduler:
         if now < self._start_after:
             return
         num_there = len(self._starting) + len(self._idle) + len(self._hands)
-        for _ in range(room - num_there - self._num_refused):
+        num_missing = room - num_there - self._num_refused
+        if room and not num_there:  # whoever refused keeps its place, so one comes elsewhere
+            num_missing = max(1, num_missing)
+        for _ in range(num_missing):
             self._starting[self._crew.start()] = None
 
     def _let_some_go(self, room: int) -> None:
@@ -242,6 +251,7 @@ class Scheduler:
         elif now - self._lonely_since > LONELY_S:
             self._lonely_since = now
             self._num_refused = 0  # where nobody works, whoever comes is asked
+            self._end_refusing()
             self._watch.tell("no-worker")
             self._watch.on_lonely()
 
@@ -325,7 +335,8 @@ class Scheduler:
                 self._starting.pop(worker, None)
                 self._idle.append(worker)
                 self._names[worker] = name
-                self._num_failed_starts = 0
+                self._num_failed_starts = self._num_refused_in_a_row = 0
+                self._end_refusing()
                 self._watch.tell("worker-ready", worker=name)
             case Refused(worker, reason):
                 self._refuse(worker, reason)
@@ -340,12 +351,29 @@ class Scheduler:
         return None
 
     def _refuse(self, worker: Worker, reason: str) -> None:
+        """Do without a worker; where nobody works it keeps its place, or the next would have it.
+
+        Raises:
+            FarmError: if all places that there are have refused, or as good as all.
+        """
         self._starting.pop(worker, None)
         self._num_refused += 1  # its place would be filled with another of its kind
+        self._num_refused_in_a_row += 1
         self._watch.tell("worker-refused", reason=reason)
-        self._crew.end(worker)
-        if not (self._idle or self._hands or self._starting):
+        if self._idle or self._hands:
+            self._crew.end(worker)
+            return
+        self._refusing.append(worker)
+        if self._starting:
+            return
+        num_places = self._crew.num_places()
+        most = max(MIN_REFUSALS, 2 * num_places)
+        if len(self._refusing) >= num_places or self._num_refused_in_a_row >= most:
             raise FarmError(f"rendering: {reason}")
+
+    def _end_refusing(self) -> None:
+        while self._refusing:
+            self._crew.end(self._refusing.pop())
 
     def _count(self, worker: Worker, num_frames: int) -> None:
         hand = self._hands.get(worker)

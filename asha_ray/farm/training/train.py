@@ -17,7 +17,14 @@ from ray.train.torch import TorchTrainer
 
 from asha_ray.errors import AshaError, FarmError, ModelError, ResourceError, SpecError
 from asha_ray.farm.on_ray.capacity import Capacity, Resources
-from asha_ray.farm.on_ray.cluster import read_capacity, read_growth, require_cpu
+from asha_ray.farm.on_ray.cluster import (
+    ON_CPU,
+    ON_GPU,
+    await_first_node,
+    read_capacity,
+    read_growth,
+    require_cpu,
+)
 from asha_ray.farm.on_ray.runtime import own_error, ray_cluster
 from asha_ray.farm.places import absolute_paths
 from asha_ray.farm.rendering.plan import cpu_threads
@@ -98,7 +105,9 @@ def train(
         num_images = _write_untrained(spec, architecture, uris, progress, skipped)
     else:
         with ray_cluster(dashboard=True):
-            capacity = read_capacity(read_growth())
+            growth = read_growth()
+            await_first_node(read_capacity(growth), [ON_GPU, ON_CPU], progress.note)
+            capacity = read_capacity(growth)
             scaling = _scaling(spec, capacity)
             if "RAY_ADDRESS" in os.environ and not scaling.use_gpu:
                 _check_nodes_memory(architecture, spec, capacity)
@@ -296,8 +305,8 @@ def _scaling(spec: TrainSpec, capacity: Capacity) -> ScalingConfig:
     """
     num_workers = spec.run.workers
     require_cpu(capacity)
-    use_gpu = _holds(capacity, num_workers, {"CPU": 1, "GPU": 1})
-    if not use_gpu and not _holds(capacity, num_workers, {"CPU": 1}):
+    use_gpu = _holds(capacity, num_workers, ON_GPU)
+    if not use_gpu and not _holds(capacity, num_workers, ON_CPU):
         raise ResourceError(
             f"training with {num_workers} workers: the cluster has "
             f"{capacity.total().get('CPU', 0):.0f} CPUs; use fewer --workers"
@@ -325,7 +334,7 @@ def _tell_wait(scaling: ScalingConfig, capacity: Capacity, progress: Progress) -
 
 def _holds(capacity: Capacity, num_workers: int, each: Resources) -> bool:
     if capacity.growth.is_unknown and not capacity.now(each):
-        return "GPU" not in each  # a GPU that may never come is not waited for
+        return each == ON_CPU  # what no node has may never come
     return capacity.at_most(each) >= num_workers
 
 

@@ -1,12 +1,14 @@
 """How a cluster is shared: what must hold of any jobs on any cluster, and a few cases by hand."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asha_ray.farm.on_ray.fair import FORGET_S, SETTLE_S, Demand, Nodes, ShareBoard, shares
+from asha_ray.farm.on_ray.fair import FORGET_S, SETTLE_S, Demand, Nodes, ShareBoard, rooms, shares
 
 TOLERANCE = 1e-4
 CPU = {"CPU": 1.0}
@@ -167,6 +169,84 @@ def test_what_was_given_is_given_again_where_no_more_is_wanted(
     assert shares(asked, [(total, 1)]) == found
 
 
+ONE, UP_TO_FOUR = [({"CPU": 1}, 1)], [({"CPU": 1}, 4)]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        pytest.param([(9, 0, 1), (2, 5, 0)], [0, 2], id="a long one yields to a preview"),
+        pytest.param([(9, 0, 0), (2, 5, 1)], [2, 2], id="which has its due, so both call for more"),
+        pytest.param([(9, 0, 0), (9, 0, 1)], [2, 0], id="who came first comes first"),
+        pytest.param([(9, 0, 1), (9, 0, 0)], [2, 2], id="and all that may be is shared"),
+        pytest.param([(9, 0, 0), (0, 5, 0)], [4, 0], id="who wants nothing lacks nothing"),
+    ],
+)
+def test_what_may_never_come_is_nobodys_due(
+    jobs: Sequence[tuple[int, int, int]], expected: Sequence[int]
+) -> None:
+    """One node is there, and an autoscaler may add three, which it cannot get."""
+    demands = [Demand(priority, workers, CPU, has) for workers, priority, has in jobs]
+    assert rooms(demands, UP_TO_FOUR, ONE) == expected
+
+
+@given(DEMANDS, TOTALS)
+def test_where_nothing_may_come_who_holds_what_is_of_no_account(
+    demands: list[Demand], total: dict[str, float]
+) -> None:
+    nodes = [(total, 1)]
+    assert rooms(demands, nodes, nodes) == shares(demands, nodes)
+
+
+@given(DEMANDS, TOTALS, st.integers(1, 4), st.randoms(use_true_random=False))
+def test_who_keeps_nobody_from_his_due_may_call_for_all_that_may_be(
+    demands: list[Demand], total: dict[str, float], times: int, random: Random
+) -> None:
+    living, nodes = [(total, 1)], [(total, times)]
+    due = shares(demands, living)
+    having = [
+        replace(demand, has=count + random.randint(0, 2))
+        for demand, count in zip(demands, due, strict=True)
+    ]
+    found, all_told = rooms(having, nodes, living), shares(demands, nodes)
+    assert found == [max(pair) for pair in zip(due, all_told, strict=True)]
+
+
+@given(
+    jobs=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9)), min_size=1, max_size=4),
+    num_living=st.integers(0, 6),
+    num_more=st.integers(0, 6),
+    random=st.randoms(use_true_random=False),
+)
+def test_however_ray_lays_them_everybody_comes_to_his_due(
+    jobs: list[tuple[int, int]], num_living: int, num_more: int, random: Random
+) -> None:
+    """From whatever they hold, each looks in turn, and what is free goes to any that calls."""
+    living, nodes = [({"CPU": 1}, num_living)], [({"CPU": 1}, num_living + num_more)]
+    demands = [Demand(priority, workers, CPU) for priority, workers in jobs]
+    held, called = [0] * len(jobs), [workers for _, workers in jobs]
+
+    def lay() -> None:
+        for _ in range(num_living - sum(held)):
+            waiting = [place for place, count in enumerate(called) if count]
+            if waiting:
+                place = random.choice(waiting)
+                held[place] += 1
+                called[place] -= 1
+
+    lay()
+    for _ in range(6):
+        for place in random.sample(range(len(jobs)), len(jobs)):
+            having = [replace(each, has=held[at]) for at, each in enumerate(demands)]
+            room = rooms(having, nodes, living)[place]
+            held[place] = min(held[place], room)
+            called[place] = room - held[place]
+            lay()
+    due = shares(demands, living)
+    assert all(count >= least for count, least in zip(held, due, strict=True))
+    assert sum(held) == min(num_living, sum(workers for _, workers in jobs))
+
+
 class TestBoard:
     @pytest.fixture
     def clock(self) -> list[float]:
@@ -180,38 +260,48 @@ class TestBoard:
 
     def test_whoever_is_alone_has_all_he_wants(self, board: ShareBoard) -> None:
         """Also what the cluster does not hold: that is what an autoscaler sees."""
-        assert board.report("a", wants(100), FOUR) == 100
+        assert board.report("a", wants(100), FOUR, FOUR) == 100
 
     def test_two_share(self, board: ShareBoard) -> None:
-        board.report("a", wants(100), FOUR)
-        assert board.report("b", wants(100), FOUR) == 2
-        assert board.report("a", wants(100), FOUR) == 2
+        board.report("a", wants(100), FOUR, FOUR)
+        assert board.report("b", wants(100), FOUR, FOUR) == 2
+        assert board.report("a", wants(100), FOUR, FOUR) == 2
+
+    def test_a_node_that_never_comes_starves_nobody(self, board: ShareBoard) -> None:
+        """The long render has the only node, a preview comes, and no other node does."""
+        long, preview = Demand(0, 9, CPU, has=1), Demand(5, 2, CPU)
+        assert board.report("long", long, UP_TO_FOUR, ONE) == 9
+        assert board.report("preview", preview, UP_TO_FOUR, ONE) == 2
+        assert board.report("long", long, UP_TO_FOUR, ONE) == 0, "it ends after its chunk"
+        assert board.report("long", replace(long, has=0), UP_TO_FOUR, ONE) == 0
+        assert board.report("preview", replace(preview, has=1), UP_TO_FOUR, ONE) == 2
+        assert board.report("long", replace(long, has=0), UP_TO_FOUR, ONE) == 2, "for new nodes"
 
     def test_who_came_first_stays_first(self, board: ShareBoard) -> None:
         for job in ("b", "a", "b", "a"):
-            board.report(job, wants(9), [({"CPU": 3}, 1)])
-        assert board.report("b", wants(9), [({"CPU": 3}, 1)]) == 2
-        assert board.report("a", wants(9), [({"CPU": 3}, 1)]) == 1
+            board.report(job, wants(9), [({"CPU": 3}, 1)], [({"CPU": 3}, 1)])
+        assert board.report("b", wants(9), [({"CPU": 3}, 1)], [({"CPU": 3}, 1)]) == 2
+        assert board.report("a", wants(9), [({"CPU": 3}, 1)], [({"CPU": 3}, 1)]) == 1
 
     def test_who_is_not_heard_of_is_forgotten(self, board: ShareBoard, clock: list[float]) -> None:
-        board.report("dead", wants(9), FOUR)
+        board.report("dead", wants(9), FOUR, FOUR)
         clock[0] += FORGET_S
-        assert board.report("a", wants(9), FOUR) == 2
+        assert board.report("a", wants(9), FOUR, FOUR) == 2
         clock[0] += 0.1
-        assert board.report("a", wants(9), FOUR) == 9
+        assert board.report("a", wants(9), FOUR, FOUR) == 9
 
     def test_who_leaves_is_forgotten_at_once(self, board: ShareBoard) -> None:
-        board.report("b", wants(9), FOUR)
-        board.report("a", wants(9), FOUR)
+        board.report("b", wants(9), FOUR, FOUR)
+        board.report("a", wants(9), FOUR, FOUR)
         board.leave("b")
         board.leave("never heard of")
-        assert board.report("a", wants(9), FOUR) == 9
+        assert board.report("a", wants(9), FOUR, FOUR) == 9
 
     def test_a_new_board_says_nothing_until_it_may_have_heard_of_all(self) -> None:
         """One that was lost with its node would tell the first to come back that it is alone."""
         clock = [0.0]
         board = ShareBoard(lambda: clock[0])
-        assert board.report("a", wants(9), FOUR) is None
-        assert board.report("b", wants(9), FOUR) is None
+        assert board.report("a", wants(9), FOUR, FOUR) is None
+        assert board.report("b", wants(9), FOUR, FOUR) is None
         clock[0] = SETTLE_S
-        assert board.report("a", wants(9), FOUR) == 2
+        assert board.report("a", wants(9), FOUR, FOUR) == 2

@@ -13,21 +13,21 @@ from asha_ray.farm.on_ray.fair import Demand
 from asha_ray.farm.on_ray.share import LOST_S, Share, repeating
 
 CPU = {"CPU": 1.0}
-NODES = [({"CPU": 8.0}, 2)]
+NODES, LIVING = [({"CPU": 8.0}, 2)], [({"CPU": 8.0}, 1)]
 
 
 class Board:
     """A board whose answers the test gives; a call is a reference by its number."""
 
     def __init__(self) -> None:
-        self.reports: list[tuple[Demand, Any]] = []
+        self.reports: list[tuple[Any, ...]] = []
         self.answers: dict[int, Any] = {}
         self.num_left = 0
         self.num_found = 0
 
     @property
     def report(self) -> Any:
-        return self._call(lambda _job, demand, nodes: self.reports.append((demand, nodes)))
+        return self._call(lambda _job, *told: self.reports.append(told))
 
     @property
     def leave(self) -> Any:
@@ -80,15 +80,15 @@ def share(board: Board) -> Share:
 
 def test_it_says_what_it_wants_and_hears_what_it_may_have(board: Board, share: Share) -> None:
     board.answers[1] = 2
-    assert share.ask(5, CPU, NODES) == 2
-    assert board.reports == [(Demand(3, 5, CPU), NODES)]
+    assert share.ask(5, CPU, NODES, LIVING, 3) == 2
+    assert board.reports == [(Demand(3, 5, CPU, 3), NODES, LIVING)]
 
 
 def test_without_an_answer_it_goes_on_with_what_it_had(board: Board, share: Share) -> None:
-    assert share.ask(5, CPU, NODES) is None, "it never had any"
+    assert share.ask(5, CPU, NODES, LIVING) is None, "it never had any"
     board.answers[1] = 2
-    assert share.ask(5, CPU, NODES) == 2
-    assert share.ask(5, CPU, NODES) == 2, "the second is not there yet"
+    assert share.ask(5, CPU, NODES, LIVING) == 2
+    assert share.ask(5, CPU, NODES, LIVING) == 2, "the second is not there yet"
     assert len(board.reports) == 2, "nothing is asked twice meanwhile"
 
 
@@ -96,12 +96,12 @@ def test_an_answer_that_does_not_come_is_asked_for_anew(
     board: Board, share: Share, clock: list[float]
 ) -> None:
     board.answers[1] = 2
-    share.ask(5, CPU, NODES)
-    share.ask(5, CPU, NODES)
+    share.ask(5, CPU, NODES, LIVING)
+    share.ask(5, CPU, NODES, LIVING)
     clock[0] += LOST_S + 1
-    assert share.ask(5, CPU, NODES) == 2
+    assert share.ask(5, CPU, NODES, LIVING) == 2
     board.answers[3] = 4
-    assert share.ask(5, CPU, NODES) == 4
+    assert share.ask(5, CPU, NODES, LIVING) == 4
     assert board.num_found == 2
 
 
@@ -112,12 +112,20 @@ def test_a_board_that_is_gone_is_looked_for_again(
     error: Exception, board: Board, share: Share
 ) -> None:
     board.answers[1] = 2
-    share.ask(5, CPU, NODES)
+    share.ask(5, CPU, NODES, LIVING)
     board.answers[2] = error
-    assert share.ask(5, CPU, NODES) == 2
+    assert share.ask(5, CPU, NODES, LIVING) == 2
     board.answers[3] = 1
-    assert share.ask(5, CPU, NODES) == 1
+    assert share.ask(5, CPU, NODES, LIVING) == 1
     assert board.num_found == 2
+
+
+def test_a_board_that_began_anew_and_cannot_say_yet_changes_nothing(
+    board: Board, share: Share
+) -> None:
+    """Without a limit for a moment, a job would take what is another's."""
+    board.answers |= {1: 2, 2: None, 3: 4}
+    assert [share.ask(5, CPU, NODES, LIVING) for _ in range(3)] == [2, 2, 4]
 
 
 def test_nothing_is_asked_while_the_head_is_away(
@@ -125,7 +133,7 @@ def test_nothing_is_asked_while_the_head_is_away(
 ) -> None:
     """It would block until Ray ends the process."""
     monkeypatch.setattr(ray_share, "is_head_there", lambda: False)
-    assert share.ask(5, CPU, NODES) is None
+    assert share.ask(5, CPU, NODES, LIVING) is None
     share.leave()
     assert board.num_found == board.num_left == 0
 
@@ -133,7 +141,7 @@ def test_nothing_is_asked_while_the_head_is_away(
 def test_who_leaves_says_so_once(board: Board, share: Share) -> None:
     share.leave()
     board.answers[1] = 2
-    share.ask(5, CPU, NODES)
+    share.ask(5, CPU, NODES, LIVING)
     share.leave()
     share.leave()
     assert board.num_left == 1

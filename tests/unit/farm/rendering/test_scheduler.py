@@ -67,6 +67,7 @@ class Simulation:
         self.times: Counter[int] = Counter()
         self.alive: set[int] = set()
         self.ended: list[int] = []
+        self.ended_at: list[float] = []
         self.taken_back: list[int] = []
         self.holding: dict[int, int] = {}
         self.peak = 0
@@ -82,6 +83,9 @@ class Simulation:
         room = self.rooms[max(begun)] if begun else self.num_workers
         return room if room is None or most is None else min(room, most)
 
+    def num_places(self) -> int:
+        return self.num_workers
+
     def start(self) -> int:
         self.count += 1
         worker = self.count
@@ -89,10 +93,11 @@ class Simulation:
         fate = self.starts.popleft() if self.starts else "ready"
         events: dict[str, Event] = {
             "ready": Ready(worker, f"w{worker}"),
+            "waits": Ready(worker, f"w{worker}"),
             "dies": Lost(worker, "killed"),
             "refuses": Refused(worker, "it is an abacus"),
         }
-        self._later(self.start_s, worker, events[fate])
+        self._later(100.0 if fate == "waits" else self.start_s, worker, events[fate])
         return worker
 
     def give(self, worker: Worker, task: ChunkTask) -> None:
@@ -127,6 +132,7 @@ class Simulation:
         assert isinstance(worker, int)
         self.alive.discard(worker)
         self.ended.append(worker)
+        self.ended_at.append(self.now)
         self.due = [item for item in self.due if item[1] != worker]
 
     def leaving(self) -> Mapping[Worker, float]:
@@ -326,6 +332,54 @@ def test_where_all_refuse_the_render_ends() -> None:
         run(crew, 1)
 
 
+class TestTwoKindsOfNodes:
+    """A job may have one worker, and Ray lays it on a node whose device is not the render's."""
+
+    def test_another_is_started_elsewhere(self) -> None:
+        """Whoever refused keeps its place until then, or the next would be laid there as well."""
+        crew = Simulation(num_workers=2, rooms={0.0: 1}, starts=deque(["refuses", "waits"]))
+        work = Scheduler(crew, crew.clock).run(iter(tasks(3)))
+        next(work)
+        assert crew.count == 2
+        assert len(list(work)) == 2
+        assert crew.ended == [1]
+
+    def test_also_for_the_last_chunk(self) -> None:
+        crew = Simulation(num_workers=3, starts=deque(["refuses", "refuses"]))
+        done, heard = run(crew, 1)
+        assert len(done) == 1
+        assert crew.count == 3
+        assert crew.ended == [2, 1]
+        assert len(heard.named("worker-refused")) == 2
+
+    def test_a_place_is_not_kept_from_others_for_long(self) -> None:
+        crew = Simulation(num_workers=2, rooms={0.0: 1}, starts=deque(["refuses", "waits"]))
+        plan = Scheduler(crew, crew.clock).run(iter(tasks(1)))
+        next(plan)
+        assert crew.ended_at[0] <= scheduler.LONELY_S + 3 * scheduler.REVIEW_S
+
+    def test_nor_by_who_may_have_none_any_more(self) -> None:
+        crew = Simulation(
+            num_workers=2, rooms={0.0: 1, 3.0: 0, 200.0: 1}, starts=deque(["refuses"])
+        )
+        assert len(run(crew, 1)[0]) == 1
+        assert 1 in crew.ended
+
+    def test_where_every_place_has_refused_the_render_ends(self) -> None:
+        crew = Simulation(num_workers=3, rooms={0.0: 1}, starts=deque(["refuses"] * 9))
+        with pytest.raises(FarmError, match="rendering: it is an abacus"):
+            run(crew, 5)
+        assert crew.count == 3
+
+    def test_where_none_but_those_that_refuse_ever_are_free_it_ends_as_well(self) -> None:
+        """Others hold a hundred places, and this job's is refused over and over."""
+        crew = Simulation(num_workers=100, rooms={0.0: 1}, starts=deque(["refuses"] * 999))
+        crew.num_places = lambda: 2 if crew.count > 20 else 100  # type: ignore[method-assign]
+        with pytest.raises(FarmError, match="rendering: it is an abacus"):
+            run(crew, 5)
+        assert crew.now / crew.count >= scheduler.REVIEW_S / 2, "it does not spin"
+
+
 def test_the_crew_grows_when_nodes_join() -> None:
     crew = Simulation(num_workers=1)
     work = Scheduler(crew, crew.clock).run(iter(tasks(20)))
@@ -392,7 +446,7 @@ FATES = st.sampled_from(["done", "done", "done", "fails", "dies", "node dies"])
     num_chunks=st.integers(1, 25),
     num_workers=st.integers(1, 5),
     fates=st.lists(st.tuples(st.integers(0, 24), st.floats(0.1, 300), FATES), max_size=30),
-    starts=st.lists(st.sampled_from(["ready", "dies"]), max_size=3),
+    starts=st.lists(st.sampled_from(["ready", "dies", "refuses", "waits"]), max_size=3),
     drains=st.dictionaries(st.integers(1, 6), st.tuples(st.floats(0, 60), st.floats(0, 60))),
     rooms=st.dictionaries(st.floats(0, 200), st.none() | st.integers(0, 5), max_size=4),
 )
@@ -422,7 +476,8 @@ def test_whatever_happens_each_chunk_is_yielded_once_or_the_render_says_why(
     except EncodeError:
         assert max(own_failures.values()) >= 3
     except FarmError:
-        assert max(deaths.values(), default=0) + starts.count("dies") >= 3
+        num_died = max(deaths.values(), default=0) + starts.count("dies")
+        assert num_died >= 3 or starts.count("refuses") >= num_workers
     else:
         assert sorted(done) == sorted(f"id{index}" for index in range(num_chunks))
         assert heard.frames == num_chunks * FRAMES

@@ -30,6 +30,15 @@ def spec(workers: int) -> TrainSpec:
         pytest.param(
             Capacity((HEAD,), HEAD, Growth((NodeGroup(SMALL, 2),))), 2, False, 4, id="nodes to come"
         ),
+        pytest.param(
+            Capacity((HEAD,), HEAD, Growth(is_unknown=True)), 1, False, 1, id="nobody can say what"
+        ),
+        pytest.param(
+            Capacity((HEAD, SMALL), HEAD, Growth(is_unknown=True)), 2, False, 4, id="more of those"
+        ),
+        pytest.param(
+            Capacity((HEAD, GPU), HEAD, Growth(is_unknown=True)), 2, True, 1, id="more GPUs"
+        ),
     ],
 )
 def test_scaling(
