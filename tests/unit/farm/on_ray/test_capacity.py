@@ -67,6 +67,15 @@ def test_kinds_of_nodes_that_may_come() -> None:
     assert unknown.kinds_of_nodes() == [(SMALL, 2)]
 
 
+def test_nodes_that_are_there() -> None:
+    """Nothing else is anybody's due."""
+    assert FROM_ZERO.living_nodes() == [(HEAD, 1)]
+    assert Capacity((SMALL, LARGE, SMALL), {}, Growth(is_unknown=True)).living_nodes() == [
+        (SMALL, 2),
+        (LARGE, 1),
+    ]
+
+
 def test_what_the_head_holds_counts_beside_what_comes() -> None:
     capacity = Capacity((SMALL,), SMALL, Growth((NodeGroup(SMALL, 2),)))
     assert capacity.at_most({"CPU": 2.0}) == 6

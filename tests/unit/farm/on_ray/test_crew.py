@@ -126,6 +126,21 @@ def test_whatever_ray_raises_for_a_chunk_is_a_lost_worker(
     assert busy.wait(0) == []
 
 
+@pytest.mark.parametrize(("refusal", "expected"), [("", 1), ("it is an abacus", 0)])
+def test_others_hear_of_who_may_render(
+    refusal: str, expected: int, crew: RayCrew, fake: FakeRay
+) -> None:
+    """Whoever is not ready lacks a place, and others make room."""
+    fake.answers = {}
+    worker = crew.start()
+    assert crew.num_ready == 0, "it has no place yet"
+    fake.answers["ready"] = Hello(refusal, "host:1", "node")
+    crew.wait(0)
+    assert crew.num_ready == expected
+    crew.end(worker)
+    assert crew.num_ready == 0
+
+
 def test_what_a_chunk_raises_is_its_own(busy: RayCrew, fake: FakeRay) -> None:
     fake.answers["render"] = task_error(StorageError("writing x: no"))
 
