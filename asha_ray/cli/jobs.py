@@ -126,14 +126,15 @@ def logs(
     address: Address = None,
     token_file: TokenFile = None,
     work: WorkRoot = None,
+    as_json: options.Json = False,
 ) -> None:
-    """What a job has said."""
+    """What a job has said; with --follow and --json, that on stderr and how it ended on stdout."""
     if follow:
         target = {"address": address, "token_file": token_file, "work": work}
-        _follow(job, target, sys.stdout)
+        _follow(job, target, sys.stderr if as_json else sys.stdout, as_json=as_json)
         return
-    for line in asha_ray.job_log(job, work=work):
-        sys.stdout.write(f"{shown(line)}\n")
+    lines = list(asha_ray.job_log(job, work=work))
+    answer({"lines": lines}, "\n".join(lines), as_json=as_json)
 
 
 @app.command()

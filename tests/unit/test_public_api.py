@@ -77,7 +77,7 @@ COMMANDS = {
     ),
     "jobs cancel": ("job", "--address --json --token-file --work"),
     "jobs list": ("", "--json --limit --work"),
-    "jobs logs": ("job", "--address --follow --token-file --work"),
+    "jobs logs": ("job", "--address --follow --json --token-file --work"),
     "jobs retry": (
         "job",
         "--address --follow --image --json --max-cost --ship --token-file --work",
