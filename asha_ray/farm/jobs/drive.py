@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -208,8 +208,3 @@ class JobProgress:
         """Units per second, of late."""
         then, done = self._past[0]
         return (self._done - done) / (now - then) if now > then and self._done > done else None
-
-
-def used_by(heartbeat: Mapping[str, Any]) -> tuple[float, float]:
-    """GPU and CPU hours that a job's workers have held."""
-    return float(heartbeat.get("gpu_s", 0)) / 3600, float(heartbeat.get("cpu_s", 0)) / 3600

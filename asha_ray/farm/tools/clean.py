@@ -354,7 +354,7 @@ class _Deletion:
         remove_empty_folders(folder)
 
     def _delete_render(self, render: KnownRender) -> int:
-        heartbeat = read_heartbeat(WorkRoot(self._found.work).render_uri(render.render_id))
+        heartbeat = read_heartbeat(self._root.render_uri(render.render_id))
         kept = self._found.survey.is_kept(render.render_id)
         if self._found.blocked or kept or is_alive(heartbeat):
             return SPARED

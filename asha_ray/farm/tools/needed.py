@@ -127,7 +127,7 @@ class Survey:
     def _judge(self, folder: "_Folder") -> tuple[KnownRender, Manifest | None]:
         render_id = folder.render_id
         # In the order in which a driver writes them, so that none is seen as if it had died.
-        heartbeat = read_heartbeat(WorkRoot(self._work).render_uri(render_id))
+        heartbeat = read_heartbeat(self._root.render_uri(render_id))
         manifest: Manifest | None = None
         try:
             manifest = self._root.read_manifest(render_id)
