@@ -117,6 +117,12 @@ SizeText = Annotated[
 ]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[
+    str,
+    BeforeValidator(_path_text, json_schema_input_type=str | int | float),
+    Field(min_length=1, max_length=500),
+    AfterValidator(_no_null_byte),
+]
 Executor = Literal["ray", "serial"]
 
 
@@ -125,7 +131,10 @@ class _Frozen(BaseModel):
 
 
 class VideoSettings(_Frozen):
-    """The picture: `size` is the model's own where absent."""
+    """The picture: `size` is the model's own where absent.
+
+    `sound` is how the track comes in: encoded anew, or copied as it is where an mp4 takes it.
+    """
 
     size: Annotated[SizeText, AfterValidator(_even_size)] | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
@@ -138,6 +147,7 @@ class VideoSettings(_Frozen):
         "ultrafast", "superfast", "veryfast", "faster", "fast",
         "medium", "slow", "slower", "veryslow",
     ] = "veryfast"  # fmt: skip
+    sound: Literal["aac", "copy"] = "aac"
 
 
 SpleeterModel = Literal["2stems", "4stems", "5stems"]
@@ -206,7 +216,11 @@ class RunSettings(_Frozen):
 
 
 class RenderSpec(_Frozen):
-    """One video: a track, a model, and how they meet. `start` and `duration` are seconds."""
+    """One video: a track, a model, and how they meet. `start` and `duration` are seconds.
+
+    Renders of one `show` visit one family of the keyframes; its `episode`, a date or any text,
+    moves the tour on.
+    """
 
     version: Literal[1] = 1
     kind: Literal["render"] = "render"
@@ -216,6 +230,8 @@ class RenderSpec(_Frozen):
     start: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
     duration: Seconds | None = None
     seed: Seed = 0
+    show: Name | None = None
+    episode: Name | None = None
     video: VideoSettings = VideoSettings()
     features: FeatureSettings = FeatureSettings()
     motion: MotionSettings = MotionSettings()
@@ -300,6 +316,100 @@ class TrainSpec(_Frozen):
     run: TrainRun = TrainRun()
 
 
+Globs = Annotated[
+    tuple[Name, ...],
+    BeforeValidator(
+        lambda value: (value,) if isinstance(value, str) else value,
+        json_schema_input_type=list[str] | str,
+    ),
+]
+"""Patterns with `*`, `?` and `[…]`; a text alone is one."""
+Group = Mapping[str, Any]
+"""Some fields of a group of settings."""
+
+
+class ShowMatch(_Frozen):
+    """Which shows a rule is for: those that fit all that is said here.
+
+    Patterns know no upper and lower case. `path` is below the source, durations are seconds.
+    """
+
+    path: Globs | None = None
+    show: Globs | None = None
+    title: Globs | None = None
+    artist: Globs | None = None
+    album: Globs | None = None
+    date: Globs | None = None
+    min_duration: Seconds | None = None
+    max_duration: Seconds | None = None
+
+    @property
+    def by_path_alone(self) -> bool:
+        """Whether a path tells whether a show fits, with nothing opened."""
+        return self.model_fields_set <= {"path"}
+
+
+class ShowSettings(_Frozen):
+    """What may differ from show to show; groups are laid over the archive's, field by field."""
+
+    skip: bool | None = None
+    model: Uri | None = None
+    seed: Seed | None = None
+    start: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    duration: Seconds | None = None
+    video: Group = Field(default_factory=dict)
+    features: Group = Field(default_factory=dict)
+    motion: Group = Field(default_factory=dict)
+
+
+class ShowRule(ShowSettings):
+    """Settings of some shows; of several rules for one show, later ones come over earlier ones."""
+
+    match: ShowMatch = ShowMatch()
+
+
+class Sidecar(ShowSettings):
+    """What lies beside a sound file, as `show.mp3.asha.yaml`: its settings, and its tags."""
+
+    version: Literal[1] = 1
+    show: Name | None = None
+    title: Name | None = None
+    artist: Name | None = None
+    album: Name | None = None
+    date: Name | None = None
+
+
+class ArchiveSpec(_Frozen):
+    """A whole archive: sound files below `source`, and a video of each below `output`.
+
+    Of files below the source those count whose path fits `include` and not `exclude`; without
+    `include`, those that are named as sound is. `names` makes an output's name of `{path}`,
+    `{folder}`, `{stem}`, `{show}`, `{date}`, `{year}`, `{title}`, `{artist}`, `{album}` and `{id}`;
+    `paths` reads missing tags from a path in the same words. A show that fails is tried `attempts`
+    times. `limit` takes only so many in one run.
+    """
+
+    version: Literal[1] = 1
+    kind: Literal["archive"] = "archive"
+    source: Uri
+    output: Uri
+    model: Uri
+    include: Globs = ()
+    exclude: Globs = ()
+    order: Literal["path", "newest", "largest"] = "path"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    names: Annotated[str, Field(min_length=1, max_length=500)] = "{path}"
+    paths: Globs = ()
+    seed: Seed | None = None
+    video: VideoSettings = VideoSettings(sound="copy")
+    features: FeatureSettings = FeatureSettings()
+    motion: MotionSettings = MotionSettings()
+    effects: tuple[()] = ()
+    rules: tuple[ShowRule, ...] = ()
+    attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    run: RunSettings = RunSettings()
+
+
 class Prices(_Frozen):
     """What an hour costs: a worker with a GPU costs its share of one, any other its CPUs.
 
@@ -326,7 +436,7 @@ _MOTION_OPTIONS = {
 }
 
 RENDER_OPTIONS: Mapping[str, str] = {
-    **{name: name for name in ("audio", "model", "start", "duration", "seed")},
+    **{name: name for name in ("audio", "model", "start", "duration", "seed", "show", "episode")},
     "out": "output",
     **{name: f"video.{name}" for name in VideoSettings.model_fields},
     **_FEATURE_OPTIONS,

@@ -72,6 +72,35 @@ class PcmStream:
 
 
 @dataclass(frozen=True)
+class Chapter:
+    """A part of a recording that has a name of its own; it lasts until the next."""
+
+    start_s: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a recording says of itself, or what is said of it elsewhere; empty where nothing is.
+
+    Attributes:
+        title: of the recording.
+        artist: whose it is.
+        album: what it is a part of.
+        date: `2023-05-01`, or only the year, or the year and the month.
+        chapters: in order.
+        artwork: a picture, JPEG or PNG.
+    """
+
+    title: str = ""
+    artist: str = ""
+    album: str = ""
+    date: str = ""
+    chapters: tuple[Chapter, ...] = ()
+    artwork: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
 class Features:
     """What a track does, frame by frame of the video to come.
 

@@ -398,6 +398,13 @@ def render(
     chunk_seconds: Annotated[
         float | None, typer.Option(help="Length of the pieces of work. [default: 10]")
     ] = None,
+    show: Annotated[
+        str | None,
+        typer.Option(help="The series it belongs to: its renders visit one family of keyframes."),
+    ] = None,
+    episode: Annotated[
+        str | None, typer.Option(help="A date or a name, which moves the show's tour on.")
+    ] = None,
     codec: Annotated[
         Literal["libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "auto"]
         | None,
@@ -408,6 +415,12 @@ def render(
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Speed of the encoder. [default: veryfast]")
+    ] = None,
+    sound: Annotated[
+        Literal["aac", "copy"] | None,
+        typer.Option(
+            help="Encode the track, or copy it as it is where an mp4 takes it. [default: aac]"
+        ),
     ] = None,
     executor: options.ExecutorName = None,
     workers: Annotated[
@@ -468,12 +481,15 @@ def render(
         decay_rate=decay_rate,
         decay_shape=decay_shape,
         seed=seed,
+        show=show,
+        episode=episode,
         start=start,
         duration=duration,
         chunk_seconds=chunk_seconds,
         codec=codec,
         crf=crf,
         preset=preset,
+        sound=sound,
         executor=executor,
         workers=workers,
         device=device,

@@ -5,7 +5,7 @@ Whatever is written appears whole or not at all, on a disk as in a bucket.
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +35,13 @@ class Entry:
         uri: of it.
         num_bytes: its size.
         modified_s: when it was last written, in seconds since 1970; no part of what it is.
+        version: what changes when its content is replaced; no part of what it is either.
     """
 
     uri: str
     num_bytes: int
     modified_s: float = field(default=0.0, compare=False)
+    version: str = field(default="", compare=False)
 
 
 class Unfinished(NamedTuple):
@@ -75,8 +77,16 @@ class Storage(Protocol):
     def version(self, uri: str) -> str | None:
         """What changes when a file's content is replaced, or None where there is none."""
 
-    def list(self, uri: str) -> Iterator[Entry]:
-        """Every file below a folder, sorted by uri; nothing where there is no such folder."""
+    def list(
+        self, uri: str, *, after: str = "", refuse: Callable[[str], None] = lambda _: None
+    ) -> Iterator[Entry]:
+        """Every file below a folder, sorted by uri; nothing where there is no such folder.
+
+        Args:
+            uri: the folder.
+            after: only what comes after this name in it.
+            refuse: hears of names that no path may have, which are left out.
+        """
 
     def folders(self, uri: str) -> Iterator[str]:
         """The names of the folders right below a folder, sorted; nothing where there is none."""

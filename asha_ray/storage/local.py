@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asha_ray.errors import NotFoundError, StorageError, UnwritableError
 from asha_ray.scratch import is_scratch, leftovers, scratch_file
-from asha_ray.storage.base import Entry, Unfinished, redacted, require_file
+from asha_ray.storage.base import CONTROL, Entry, Unfinished, redacted, require_file
 from asha_ray.storage.patience import full_disk_patience_s, patiently
 
 REMEDIES = {
@@ -53,10 +53,16 @@ class LocalStorage:
             found = path.stat()
             return f"{found.st_size} {found.st_mtime_ns}"
 
-    def list(self, uri: str) -> Iterator[Entry]:
+    def list(
+        self,
+        uri: str,
+        *,
+        after: str = "",
+        refuse: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri."""
         with _explained("listing", uri):
-            yield from _files_below(Path(uri))
+            yield from _files_below(Path(uri), after, refuse)
 
     def folders(self, uri: str) -> Iterator[str]:
         """The names of the folders right below a folder, sorted."""
@@ -145,7 +151,9 @@ def _put(uri: str, fill: Callable[[Path], object]) -> None:
     patiently(attempt, full_disk_patience_s)
 
 
-def _files_below(folder: Path) -> Iterator[Entry]:
+def _files_below(
+    folder: Path, after: str = "", refuse: Callable[[str], None] = lambda _: None
+) -> Iterator[Entry]:
     """Files below a folder in the order of their uris; one folder at a time is held in memory."""
     try:
         with os.scandir(folder) as scanned:
@@ -158,14 +166,29 @@ def _files_below(folder: Path) -> Iterator[Entry]:
     except (FileNotFoundError, NotADirectoryError):
         return  # there is none, or it is gone meanwhile
     for name in names:
+        if name <= after:
+            continue
         path = folder / name
+        if not _can_be_said(name):
+            refuse(str(path))
+            continue
         if name.endswith("/"):
-            yield from _files_below(path)
+            yield from _files_below(path, refuse=refuse)
             continue
         with suppress(FileNotFoundError):  # gone meanwhile
             if path.is_file():
                 found = path.stat()
-                yield Entry(str(path), found.st_size, found.st_mtime)
+                version = f"{found.st_size} {found.st_mtime_ns}"
+                yield Entry(str(path), found.st_size, found.st_mtime, version)
+
+
+def _can_be_said(name: str) -> bool:
+    """Whether a name is text without control characters; a disk knows others."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not CONTROL.search(name)
 
 
 @contextmanager

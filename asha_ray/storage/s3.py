@@ -96,15 +96,23 @@ class S3Storage:
         except NotFoundError:
             return None
 
-    def list(self, uri: str) -> Iterator[Entry]:
+    def list(
+        self,
+        uri: str,
+        *,
+        after: str = "",
+        refuse: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Entry]:
         """Every object below a prefix, sorted by uri."""
         bucket, _ = _split(uri, key_needed=False)
-        for page in _pages(uri):
+        for page in _pages(uri, after):
             for item in page.get("Contents", []):
-                if not is_below(item["Key"]):
-                    continue  # a console's mark of an empty folder, or what no disk could hold
-                changed_s = item["LastModified"].timestamp()
-                yield Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]), changed_s)
+                name = f"s3://{bucket}/{item['Key']}"
+                if is_below(item["Key"]):
+                    changed_s, version = item["LastModified"].timestamp(), item["ETag"].strip('"')
+                    yield Entry(name, int(item["Size"]), changed_s, version)
+                elif not item["Key"].endswith("/"):  # a console's mark of an empty folder
+                    refuse(name)
 
     def folders(self, uri: str) -> Iterator[str]:
         """The parts of keys that follow a prefix and have a slash after them, sorted."""
@@ -218,10 +226,12 @@ class S3Storage:
         _tried("deleting", left.uri, abort)
 
 
-def _pages(uri: str, **options: Any) -> Iterator[Any]:
+def _pages(uri: str, after: str = "", **options: Any) -> Iterator[Any]:
     """S3's answers on what lies below a prefix, a thousand keys at a time."""
     bucket, key = _split(uri, key_needed=False)
     prefix = f"{key.rstrip('/')}/" if key else ""
+    if after:
+        options["StartAfter"] = f"{prefix}{after}"
     token: dict[str, str] = {}
     while True:
         page = _tried(

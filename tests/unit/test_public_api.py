@@ -70,10 +70,11 @@ COMMANDS = {
     "render": (
         "audio",
         "--allow-mixed --chunk-seconds --codec --config --crf --decay-rate --decay-shape "
-        "--decay-time --device --duration --executor --fit --fps --fresh --gpus-per-worker --json "
+        "--decay-time --device --duration --episode --executor --fit --fps --fresh "
+        "--gpus-per-worker --json "
         "--keyframe-gap --keyframes --min-factor --model --model-dir --motion --normalise --out "
-        "--preset --priority --reuse --same-kind --seed --size --start --stem --stems "
-        "--stems-model --work --workers",
+        "--preset --priority --reuse --same-kind --seed --show --size --sound --start --stem "
+        "--stems --stems-model --work --workers",
     ),
     "jobs cancel": ("job", "--address --json --token-file --work"),
     "jobs list": ("", "--json --limit --work"),
@@ -106,9 +107,9 @@ COMMANDS = {
 """Command -> its arguments and its options."""
 
 FIELDS = {
-    "RenderSpec": "version kind audio model output start duration seed video features motion "
-    "effects run",
-    "VideoSettings": "size fit fps codec crf preset",
+    "RenderSpec": "version kind audio model output start duration seed show episode video "
+    "features motion effects run",
+    "VideoSettings": "size fit fps codec crf preset sound",
     "FeatureSettings": "stems stem stems_model model_dir normalise decay_time decay_rate "
     "decay_shape",
     "MotionSettings": "name keyframes keyframe_gap min_factor",
@@ -121,13 +122,20 @@ FIELDS = {
     "PathSettings": "motion stem seed",
     "StemsSettings": "separator stems_model model_dir device executor work",
     "Prices": "currency gpu_hour cpu_hour",
+    "ArchiveSpec": "version kind source output model include exclude order limit names paths seed "
+    "video features motion effects rules attempts run",
+    "ShowMatch": "path show title artist album date min_duration max_duration",
+    "ShowSettings": "skip model seed start duration video features motion",
+    "ShowRule": "skip model seed start duration video features motion match",
+    "Sidecar": "skip model seed start duration video features motion version show title artist "
+    "album date",
 }
 
 OPTIONS = {
     "RENDER_OPTIONS": "allow_mixed audio chunk_seconds codec crf decay_rate decay_shape decay_time "
-    "device duration executor fit fps fresh gpus_per_worker keyframe_gap keyframes min_factor "
-    "model model_dir motion normalise out preset priority seed size start stem stems stems_model "
-    "work workers",
+    "device duration episode executor fit fps fresh gpus_per_worker keyframe_gap keyframes "
+    "min_factor model model_dir motion normalise out preset priority seed show size sound start "
+    "stem stems stems_model work workers",
     "TRAIN_OPTIONS": "batch_size decoder_filters encoder_filters epochs fit images "
     "keyframes_from kl_weight latent learning_rate out preset resume schedule seed size workers",
     "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps model_dir normalise stem "
@@ -145,7 +153,9 @@ output: o
 start: 0.0
 duration: null
 seed: 0
-video: {size: null, fit: crop, fps: '60', codec: libx264, crf: 18, preset: veryfast}
+show: null
+episode: null
+video: {size: null, fit: crop, fps: '60', codec: libx264, crf: 18, preset: veryfast, sound: aac}
 features: {stems: none, stem: mix, stems_model: null, model_dir: null, normalise: null,
   decay_time: 0.25, decay_rate: 0.25, decay_shape: constant}
 motion: {name: seed-exponential, keyframes: null, keyframe_gap: 1.0, min_factor: 1.0}

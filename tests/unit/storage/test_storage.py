@@ -382,3 +382,22 @@ def test_parent_and_basename():
     assert parent("v.mp4") == str(local.Path.cwd())
     assert basename("s3://b/p/k.mp4") == "k.mp4"
     assert basename("/a/b/") == "b"
+
+
+def test_a_list_can_begin_later(place):
+    """What an archive has made lies beside its work, of which there may be millions of files."""
+    for key in (".asha/segments/1", ".ledger/x", "0", "a/1", "a/2", "b"):
+        place.storage.write(join(place.root, key), b"1")
+    found = [entry.uri for entry in place.storage.list(place.root, after=".~")]
+    assert found == [join(place.root, key) for key in ("0", "a/1", "a/2", "b")]
+
+
+def test_a_list_tells_what_changes_with_a_file(place):
+    uri = join(place.root, "a")
+    versions = set()
+    for content in (b"1", b"22", b"33"):
+        place.storage.write(uri, content)
+        versions.add(next(place.storage.list(place.root)).version)
+        assert next(place.storage.list(place.root)).version in versions
+    assert len(versions) == 3
+    assert "" not in versions
