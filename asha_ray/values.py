@@ -4,6 +4,7 @@ Shape legend: n video frames, k beats, m frames of a chunk, c audio channels, L 
 All are frozen: a stage returns a new value and changes none.
 """
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -27,6 +28,9 @@ Normalisation = Literal["track", "rolling"]
 MAX_SAMPLE_RATE = 768_000
 """Hz; what is sampled faster is refused."""
 
+MAX_ARTWORK_BYTES = 10 << 20
+"""Of a picture that a recording carries; a larger one is left out."""
+
 Size = tuple[int, int]
 """Width and height of a picture in pixels, in the order in which `1920x1080` is written."""
 
@@ -34,6 +38,20 @@ Size = tuple[int, int]
 def num_frames_of(duration_s: Fraction, fps: Fraction) -> int:
     """Video frames that cover `duration_s` seconds: `ceil(duration * fps)`, computed exactly."""
     return ceil(duration_s * fps)
+
+
+def words_in(text: str) -> list[str]:
+    """Its runs of letters and digits, each with the marks that are on it.
+
+    >>> words_in("Don't stop: हिन्दी_12")
+    ['Don', 't', 'stop', 'हिन्दी', '12']
+    """
+    kept = [" "]
+    for char in text:
+        # Vowel signs of Indian scripts are marks, which isalnum does not count.
+        is_on_letter = kept[-1] != " " and unicodedata.category(char).startswith("M")
+        kept.append(char if char.isalnum() or is_on_letter else " ")
+    return "".join(kept).split()
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,7 @@ class Tags:
         album: what it is a part of.
         date: `2023-05-01`, or only the year, or the year and the month.
         chapters: in order.
-        artwork: a picture, JPEG or PNG.
+        artwork: a picture, JPEG or PNG; of 10 MB at most.
     """
 
     title: str = ""

@@ -5,6 +5,7 @@ are the same), ffmpeg all the rest. What decodes counts; a header's length is ne
 """
 
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import soundfile
 
 from asha_ray import ffmpeg
+from asha_ray.audio.packets import REMEDY, packet_duration
 from asha_ray.errors import AudioError
 from asha_ray.values import MAX_SAMPLE_RATE, AudioClip, FloatArray, PcmStream
 
@@ -21,7 +23,10 @@ MAX_CHANNELS = 64
 MAX_LEVEL = 1e4
 AU_FLOAT32 = 6
 
-REMEDY = "give a sound file such as WAV, FLAC, MP3, Ogg or M4A"
+MP3 = "MP3"
+"""What soundfile calls the format."""
+GUESS_S = 0.25
+"""By so much an MP3's guessed length may be short before its rest is read in another way."""
 
 
 def stream_audio(path: str | Path) -> PcmStream:
@@ -146,7 +151,7 @@ def _stream_soundfile(path: Path) -> PcmStream:
                 except soundfile.LibsndfileError:
                     break
                 if not len(block):
-                    if num_read >= file.frames:
+                    if num_read >= file.frames and not _is_guess(path, file, num_read):
                         return
                     break  # it stopped early without a word
                 num_read += len(block)
@@ -162,6 +167,19 @@ def _stream_soundfile(path: Path) -> PcmStream:
             yield from _cut(rest.blocks, num_read, None)
 
     return PcmStream(file.samplerate, file.channels, blocks())
+
+
+def _is_guess(path: Path, file: soundfile.SoundFile, num_read: int) -> bool:
+    """Whether a file holds more than libsndfile believed.
+
+    Of an MP3 without a table of contents it takes the first bit rate for that of all.
+    """
+    if file.format != MP3:
+        return False
+    try:
+        return packet_duration(path) - Fraction(num_read, file.samplerate) > GUESS_S
+    except AudioError:
+        return False
 
 
 def _begins_like_mp3(path: Path) -> bool:
