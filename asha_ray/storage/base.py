@@ -78,14 +78,15 @@ class Storage(Protocol):
         """What changes when a file's content is replaced, or None where there is none."""
 
     def list(
-        self, uri: str, *, after: str = "", refuse: Callable[[str], None] = lambda _: None
+        self, uri: str, *, after: str = "", refuse: Callable[[str], None] | None = None
     ) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri; nothing where there is no such folder.
 
         Args:
             uri: the folder.
-            after: only what comes after this name in it.
-            refuse: hears of names that no path may have, which are left out.
+            after: only what comes after this path in it, whether that is there or not.
+            refuse: hears of names that not every storage may have, which are left out then; a
+                bucket's are left out in any case.
         """
 
     def folders(self, uri: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ DEAD_AFTER_S = 60.0
 LAST_WORDS_S = 15.0
 """Longer nobody waits at the end for a storage that does not answer."""
 MAX_WAITING = 50_000
+MAX_NUMBER = 2.0**63
 """Events that are kept for a storage that does not answer; older ones are dropped."""
 VERSION = 1
 
@@ -40,6 +41,10 @@ class Journal:
         subject: what it is, `render` or `job`.
         look: called in this journal's thread every few seconds, until the end.
         facts: of the heartbeat, that do not change.
+
+    Attributes:
+        driver: what this process is called there.
+        folder: as given.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class Journal:
         **facts: Any,
     ) -> None:
         self.driver = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}{secrets.token_hex(2)}"
-        self._folder, self._subject, self._look = folder, subject, look
+        self.folder, self._subject, self._look = folder, subject, look
         self._storage = storage_of(folder)
         self._facts = {
             "version": VERSION,
@@ -93,7 +98,7 @@ class Journal:
         with self._lock:
             data = {**self._facts, "time": now(), **self._status}
         content = (json.dumps(data, indent=1, default=str) + "\n").encode()
-        self._storage.write(join(self._folder, "heartbeat.json"), content)
+        self._storage.write(join(self.folder, "heartbeat.json"), content)
 
     def __enter__(self) -> Self:
         """Begin to beat."""
@@ -138,7 +143,7 @@ class Journal:
         name = f"{self.driver}-{lines.num_files:06d}.{lines.suffix}"
         try:
             content = ("\n".join(taken) + "\n").encode()
-            self._storage.write(join(self._folder, lines.folder, name), content)
+            self._storage.write(join(self.folder, lines.folder, name), content)
         except StorageError:
             with self._lock:
                 lines.waiting = taken + lines.waiting
@@ -210,11 +215,8 @@ def read_heartbeat(folder: str) -> Mapping[str, Any] | None:
 
 def age_s(heartbeat: Mapping[str, Any]) -> float:
     """Seconds since a heartbeat; infinite where its time cannot be read."""
-    try:
-        then = datetime.fromisoformat(str(heartbeat["time"]))
-        return (datetime.now(UTC) - then).total_seconds()
-    except (KeyError, ValueError, TypeError):
-        return float("inf")
+    then = moment(heartbeat.get("time"))
+    return (datetime.now(UTC) - then).total_seconds() if then else float("inf")
 
 
 def is_alive(heartbeat: Mapping[str, Any] | None) -> bool:
@@ -227,6 +229,24 @@ def is_alive(heartbeat: Mapping[str, Any] | None) -> bool:
 def now() -> str:
     """This moment as text, in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def moment(text: Any) -> datetime | None:
+    """A moment that anybody may have written, in UTC, as which it counts where it names no zone.
+
+    None where it is none, or lies before the first year or after the last.
+    """
+    try:
+        found = datetime.fromisoformat(str(text))
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def number(data: Mapping[str, Any], name: str) -> float:
+    """A number of what anybody may have written, 0..2^63; 0 where there is none."""
+    value = data.get(name)
+    return float(value) if isinstance(value, int | float) and 0 <= value <= MAX_NUMBER else 0.0
 
 
 def _json(content: bytes) -> Mapping[str, Any] | None:

@@ -58,7 +58,7 @@ class LocalStorage:
         uri: str,
         *,
         after: str = "",
-        refuse: Callable[[str], None] = lambda _: None,
+        refuse: Callable[[str], None] | None = None,
     ) -> Iterator[Entry]:
         """Every file below a folder, sorted by uri."""
         with _explained("listing", uri):
@@ -152,7 +152,7 @@ def _put(uri: str, fill: Callable[[Path], object]) -> None:
 
 
 def _files_below(
-    folder: Path, after: str = "", refuse: Callable[[str], None] = lambda _: None
+    folder: Path, after: str = "", refuse: Callable[[str], None] | None = None
 ) -> Iterator[Entry]:
     """Files below a folder in the order of their uris; one folder at a time is held in memory."""
     try:
@@ -166,14 +166,15 @@ def _files_below(
     except (FileNotFoundError, NotADirectoryError):
         return  # there is none, or it is gone meanwhile
     for name in names:
-        if name <= after:
+        begins_inside = name.endswith("/") and after.startswith(name)
+        if name <= after and not begins_inside:
             continue
         path = folder / name
-        if not _can_be_said(name):
+        if refuse is not None and not _can_be_said(name):
             refuse(str(path))
             continue
         if name.endswith("/"):
-            yield from _files_below(path, refuse=refuse)
+            yield from _files_below(path, after[len(name) :] if begins_inside else "", refuse)
             continue
         with suppress(FileNotFoundError):  # gone meanwhile
             if path.is_file():

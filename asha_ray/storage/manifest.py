@@ -75,7 +75,7 @@ def decode_manifest(content: bytes, source: str) -> Manifest:
         RecursionError,
     ) as error:
         raise ManifestError(
-            f"reading manifest {source}: it is damaged ({_brief(error)}); render again to write it "
+            f"reading manifest {source}: it is damaged ({brief(error)}); render again to write it "
             "anew"
         ) from error
     return manifest
@@ -133,7 +133,8 @@ def _short(value: Any) -> str:
     return text
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """What is wrong with a file, in a few words."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -17,6 +17,8 @@ import boto3
 from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import get_session
+from botocore.utils import parse_timestamp
 
 from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
 from asha_ray.scratch import scratch_folder
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 PATIENCE_S, FIRST_PATIENCE_S = 90.0, 8.0
 """The second is for a server that never answered yet: more likely its address is wrong."""
+
+MAX_SUFFIX = 32
+"""A key may be a thousand bytes long, a name on a disk a quarter of that."""
 
 UNFINISHED_AGE = timedelta(days=1)
 """Nobody works on an upload any more that was begun so long ago."""
@@ -101,7 +106,7 @@ class S3Storage:
         uri: str,
         *,
         after: str = "",
-        refuse: Callable[[str], None] = lambda _: None,
+        refuse: Callable[[str], None] | None = None,
     ) -> Iterator[Entry]:
         """Every object below a prefix, sorted by uri."""
         bucket, _ = _split(uri, key_needed=False)
@@ -111,7 +116,8 @@ class S3Storage:
                 if is_below(item["Key"]):
                     changed_s, version = item["LastModified"].timestamp(), item["ETag"].strip('"')
                     yield Entry(name, int(item["Size"]), changed_s, version)
-                elif not item["Key"].endswith("/"):  # a console's mark of an empty folder
+                # What ends so is a console's mark of an empty folder.
+                elif refuse is not None and not item["Key"].endswith("/"):
                     refuse(name)
 
     def folders(self, uri: str) -> Iterator[str]:
@@ -143,7 +149,8 @@ class S3Storage:
         """A private temporary file."""
         with scratch_folder("copy") as folder:
             # The suffix stays: it tells people and decoders what the file is.
-            path = folder / f"copy{Path(basename(uri)).suffix}"
+            suffix = Path(basename(uri)).suffix
+            path = folder / f"copy{suffix if len(suffix) < MAX_SUFFIX else ''}"
             self.download(uri, path)
             yield path
 
@@ -322,7 +329,17 @@ def _client() -> "S3Client":
 
 def _new_session() -> boto3.Session:
     """One that has read environment and files just now."""
-    return boto3.Session()
+    session = get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time_of)
+    return boto3.Session(botocore_session=session)
+
+
+def _time_of(text: Any) -> datetime:
+    """A time in an answer; botocore's own way takes four fifths of the time that a list takes."""
+    if isinstance(text, str) and text.endswith("Z"):
+        with suppress(ValueError):
+            return datetime.fromisoformat(text)
+    return parse_timestamp(text)
 
 
 def _shared_client(doing: str, uri: str) -> "S3Client":

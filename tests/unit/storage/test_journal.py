@@ -119,6 +119,7 @@ def test_a_driver_that_was_not_heard_of_for_a_minute_is_dead() -> None:
     assert not is_alive(None)
     assert not is_alive({"state": "running"})
     assert not is_alive({"state": "running", "time": "yesterday"})
+    assert not is_alive({"state": "running", "time": "0001-01-01T00:00:00+14:00"})
     assert age_s(beat(70)) == pytest.approx(70, abs=5)
 
 

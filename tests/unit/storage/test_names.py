@@ -41,7 +41,7 @@ def test_a_key_that_could_be_taken_for_another_is_refused(scripted, tmp_path, op
 def test_keys_that_no_disk_could_hold_are_not_listed(scripted):
     """What a list names can be read, and put below a folder."""
     keys = ["w/a", "w/../b", "w//c", "w/d/", "w/./e", "w/f"]
-    facts = "<Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified>"
+    facts = "<Size>1</Size><ETag>1</ETag><LastModified>2026-01-01T00:00:00Z</LastModified>"
     content = "".join(f"<Contents><Key>{key}</Key>{facts}</Contents>" for key in keys)
     listed = f"<ListBucketResult>{content}</ListBucketResult>".encode()
     scripted(lambda handler: handler._send(200, listed) or (-1, ""))

@@ -392,6 +392,25 @@ def test_a_list_can_begin_later(place):
     assert found == [join(place.root, key) for key in ("0", "a/1", "a/2", "b")]
 
 
+@pytest.mark.parametrize(
+    ("after", "keys"),
+    [
+        ("a/v/", ["a/v/1", "a/w", "b"]),
+        ("a/v/1", ["a/w", "b"]),
+        ("a/v/\U0010ffff", ["a/w", "b"]),
+        ("a/", ["a/1", "a/v/1", "a/w", "b"]),
+        ("a", ["a-b", "a/1", "a/v/1", "a/w", "b"]),
+        ("a/v/1/x", ["a/w", "b"]),
+    ],
+)
+def test_a_list_can_begin_within_a_folder(place, after, keys):
+    """An archive goes on after a folder of its own, wherever that lies."""
+    for key in ("a-b", "a/1", "a/v/1", "a/w", "b"):
+        place.storage.write(join(place.root, key), b"1")
+    found = [entry.uri for entry in place.storage.list(place.root, after=after)]
+    assert found == [join(place.root, key) for key in keys]
+
+
 def test_a_list_tells_what_changes_with_a_file(place):
     uri = join(place.root, "a")
     versions = set()
@@ -401,3 +420,25 @@ def test_a_list_tells_what_changes_with_a_file(place):
         assert next(place.storage.list(place.root)).version in versions
     assert len(versions) == 3
     assert "" not in versions
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2023-11-14T22:13:20.000Z", 1_700_000_000),
+        ("2023-11-14T22:13:20Z", 1_700_000_000),
+        ("20231114T221320Z", 1_700_000_000),
+        ("2023-11-14T22:13:20.500+00:00", 1_700_000_000.5),
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 1_700_000_000),
+        (1_700_000_000, 1_700_000_000),
+    ],
+)
+def test_times_are_read_as_servers_write_them(text, seconds):
+    """Lists and heads write them otherwise; a wrong one would be another version of a file."""
+    assert s3._time_of(text).timestamp() == seconds
+
+
+def test_a_session_reads_times_in_the_quick_way():
+    """A list of 100,000 files takes ten seconds less."""
+    factory = s3._new_session()._session.get_component("response_parser_factory")
+    assert factory.create_parser("rest-xml")._timestamp_parser is s3._time_of
