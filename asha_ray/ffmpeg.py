@@ -9,6 +9,7 @@ import functools
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -87,11 +88,19 @@ class Program:
         arguments: all but the program itself.
         stdin: whether it is fed through `.stdin`.
         stdout: whether it is read through `.stdout`.
+        level: of what it writes to stderr, as `-v` takes it.
     """
 
-    def __init__(self, arguments: list[str], *, stdin: bool = False, stdout: bool = False) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        stdin: bool = False,
+        stdout: bool = False,
+        level: str = "error",
+    ) -> None:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
-        command = [executable(), "-nostdin", "-hide_banner", "-v", "error", *arguments]
+        command = [executable(), "-nostdin", "-hide_banner", "-v", level, *arguments]
         if stdin:
             command.remove("-nostdin")
         self._process = subprocess.Popen(
@@ -137,6 +146,12 @@ class Program:
             # It names the cause first and its consequences at length.
             words = f"{words[:250]} … {words[-340:]}"
         return words or "it said nothing"
+
+    def log(self) -> Iterator[str]:
+        """The lines that it wrote to stderr, when it has ended."""
+        self._stderr.seek(0)
+        for line in self._stderr:
+            yield line.decode(errors="replace").rstrip()
 
     def close(self) -> None:
         """End it if it still runs, and free what it held. May be called twice."""

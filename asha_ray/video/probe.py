@@ -180,6 +180,7 @@ def _read_times(container: Any) -> tuple[list[Fraction], tuple[Fraction, Fractio
     times: list[Fraction] = []
     audio_stop: Fraction | None = None
     audio_start: Fraction | None = None
+    last = Fraction(0)
     for packet in container.demux(*container.streams.video[:1], *container.streams.audio[:1]):
         if packet.size == 0 or packet.pts is None:
             continue
@@ -187,13 +188,19 @@ def _read_times(container: Any) -> tuple[list[Fraction], tuple[Fraction, Fractio
         if packet.stream.type == "video":
             times.append(time)
             continue
-        stop = time + (packet.duration or 0) * packet.time_base
+        stop, last = time + (packet.duration or 0) * packet.time_base, time
         audio_stop = stop if audio_stop is None else max(audio_stop, stop)
         # Packets before 0 are the encoder's priming; players drop them.
         start = max(time, Fraction(0))
         audio_start = start if audio_start is None else min(audio_start, start)
-    span = None if audio_start is None or audio_stop is None else (audio_start, audio_stop)
-    return sorted(times), span
+    if audio_start is None or audio_stop is None:
+        return sorted(times), None
+    sound = container.streams.audio[0]
+    if sound.duration is not None and sound.start_time is not None:
+        stated = (sound.start_time + sound.duration) * sound.time_base
+        # How much of the last packet counts, only the header says; of all else it proves nothing.
+        audio_stop = stated if last < stated < audio_stop else audio_stop
+    return sorted(times), (audio_start, audio_stop)
 
 
 def _steps(times: list[Fraction], nominal: Fraction) -> tuple[dict[Fraction, int], Fraction]:

@@ -16,9 +16,15 @@ import av
 
 from asha_ray.errors import EncodeError, SegmentError
 from asha_ray.ffmpeg import INPUT_OPTIONS, file_url
+from asha_ray.values import Tags
+from asha_ray.video.tags import add_cover, add_tags
 
 REORDER_DELAY = 2
 """Frames by which decoding runs ahead of display, as the encoders' B-pyramids need."""
+
+SOUND_OPTIONS = {**INPUT_OPTIONS, "fflags": "+noparse+nofillin"}
+"""A parser would give the last packet its codec's full length, where the file says how much counts.
+"""
 
 
 def stitch(
@@ -26,7 +32,8 @@ def stitch(
     sound: Path | None,
     path: Path,
     fps: Fraction,
-    metadata: dict[str, str] | None = None,
+    tags: Tags = Tags(),  # noqa: B008 (frozen)
+    duration_s: Fraction = Fraction(0),
 ) -> int:
     """Join segments and sound into an mp4 that can be played while it loads.
 
@@ -35,7 +42,8 @@ def stitch(
         sound: a local `.m4a` file, or None for a silent video.
         path: where the video goes, a local file.
         fps: frames per second.
-        metadata: container tags.
+        tags: what the video says of itself.
+        duration_s: seconds of all segments, by which its last chapter ends.
 
     Returns:
         The number of frames.
@@ -50,7 +58,7 @@ def stitch(
             output = stack.enter_context(
                 av.open(file_url(path), "w", format="mp4", options={"movflags": "+faststart"})
             )
-            output.metadata.update(metadata or {})
+            add_tags(output, tags, duration_s)
             pending = iter(segments)
             first = next(pending, None)
             if first is None:
@@ -58,9 +66,12 @@ def stitch(
             video = _add_video(output, first[0], fps)
             streams = [_video_packets([first], pending, video, fps, counter)]
             if sound is not None:
-                source = stack.enter_context(av.open(file_url(sound), options=INPUT_OPTIONS))
+                source = stack.enter_context(av.open(file_url(sound), options=SOUND_OPTIONS))
                 audio = output.add_stream_from_template(source.streams.audio[0])
                 streams.append(_audio_packets(source, audio))
+            cover = add_cover(output, tags.artwork)
+            if cover is not None:
+                output.mux(cover)
             for _, _, packet in heapq.merge(*streams, key=lambda item: item[:2]):
                 output.mux(packet)
     except (av.FFmpegError, OSError) as error:

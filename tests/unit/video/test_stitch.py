@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asha_ray.errors import EncodeError, SegmentError
-from asha_ray.values import PcmStream
+from asha_ray.values import PcmStream, Tags
 from asha_ray.video.probe import luma_frames, probe
 from asha_ray.video.sound import encode_audio
 from asha_ray.video.stitch import stitch
@@ -148,7 +148,7 @@ def test_sound_that_cannot_be_encoded_is_told_in_a_line(tmp_path):
 def test_the_index_comes_first_and_colours_are_tagged(make_segments, tmp_path):
     path = tmp_path / "v.mp4"
     sound = _sound(tmp_path / "s.m4a", tone(1.0))
-    stitch(make_segments(FRAMES, BOUNDS, RATES[4]), sound, path, RATES[4], {"title": "a título"})
+    stitch(make_segments(FRAMES, BOUNDS, RATES[4]), sound, path, RATES[4], Tags(title="a título"))
     boxes = _boxes(path)
     assert boxes.index(b"moov") < boxes.index(b"mdat")
     text = describe(path)
