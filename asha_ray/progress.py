@@ -3,6 +3,7 @@
 Library code only ever calls a `Progress`; the command line draws one.
 """
 
+import threading
 from typing import Any, Protocol
 
 
@@ -39,3 +40,34 @@ class NullProgress:
 
     def tell(self, **facts: Any) -> None:
         """Say nothing."""
+
+
+class SharedProgress:
+    """A `Progress` that several threads may call.
+
+    Args:
+        inner: hears all of it, one thing after the other.
+    """
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner, self._lock = inner, threading.Lock()
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
+        """Begin a stage."""
+        with self._lock:
+            self._inner.stage(name, total, unit)
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        """So many more units are done."""
+        with self._lock:
+            self._inner.advance(count, detail)
+
+    def note(self, message: str) -> None:
+        """Tell a person."""
+        with self._lock:
+            self._inner.note(message)
+
+    def tell(self, **facts: Any) -> None:
+        """Tell a program."""
+        with self._lock:
+            self._inner.tell(**facts)

@@ -125,6 +125,21 @@ class TestSameFrames:
         correlation = np.corrcoef(heard[: len(part), 0], part[: len(heard), 0])[0, 1]
         assert correlation > 0.95
 
+    def test_a_track_that_is_copied_is_heard_as_it_is(
+        self, track: Path, model: Path, tmp_path: Path
+    ) -> None:
+        from tests import media
+
+        song = media.convert(track, tmp_path / "song.mp3", "-c:a", "libmp3lame")
+        out = tmp_path / "v.mp4"
+        serial(song, model, out, sound="copy")
+
+        assert asha_ray.inspect(out).problems == ()
+        assert json.loads(Path(f"{out}.json").read_text())["sound"] == "copied mp3"
+        heard, original = _heard(out), _heard(song)
+        assert 0 <= len(original) - len(heard) < 22  # an mp4 ends at a whole millisecond
+        np.testing.assert_array_equal(heard, original[: len(heard)])
+
 
 def _heard(path: Path) -> np.ndarray:
     from tests import media
@@ -519,7 +534,7 @@ class TestKinds:
         """A render planned for machines that these are not."""
         from dataclasses import replace
 
-        from asha_ray.farm.rendering import render as module
+        from asha_ray.farm.rendering import plan as module
 
         plain = module.choose
 

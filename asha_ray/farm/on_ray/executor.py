@@ -8,7 +8,7 @@ from typing import Any, Self
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from asha_ray.audio.parallel import Spread
+from asha_ray.audio.parallel import Item, Result, Spread
 from asha_ray.errors import SpecError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.on_ray.capacity import Capacity, Growth, Resources
@@ -23,6 +23,7 @@ from asha_ray.farm.on_ray.cluster import (
     require_cpu,
 )
 from asha_ray.farm.on_ray.crew import OPTIONS, RayCrew
+from asha_ray.farm.on_ray.helpers import Helpers
 from asha_ray.farm.on_ray.metrics import Metrics
 from asha_ray.farm.on_ray.ray_map import MAX_RETRIES, map_on_ray
 from asha_ray.farm.on_ray.runtime import (
@@ -35,6 +36,7 @@ from asha_ray.farm.on_ray.runtime import (
 from asha_ray.farm.on_ray.share import Share, repeating
 from asha_ray.farm.on_ray.workers import Asked, ask, num_workers
 from asha_ray.farm.rendering.assemble import AssemblyJob, assemble
+from asha_ray.farm.rendering.executor import Stop
 from asha_ray.farm.rendering.plan import MAX_THREADS, cpu_threads
 from asha_ray.farm.rendering.scheduler import Scheduler, Watch
 from asha_ray.farm.rendering.survey import Survey, survey
@@ -68,6 +70,7 @@ class RayExecutor:
         self._crew: RayCrew | None = None
         self._scheduler: Scheduler | None = None
         self._metrics: Metrics | None = None
+        self._helpers = Helpers()
 
     def __enter__(self) -> Self:
         """Join or start Ray.
@@ -88,6 +91,7 @@ class RayExecutor:
         """End the actors, leave Ray."""
         try:
             self._dismiss()
+            self._helpers.close()
         finally:
             self._stack.close()
 
@@ -224,7 +228,9 @@ class RayExecutor:
             parts = map_on_ray(num_gpus, num_gpus=1)
         return Spread(map_on_ray(min(MAX_BLOCKS, num_cpus), few=FEW_BLOCKS), parts)
 
-    def render(self, job: WorkerJob, tasks: Iterable[ChunkTask], watch: Watch) -> Iterator[Segment]:
+    def render(
+        self, job: WorkerJob, tasks: Iterable[ChunkTask | None], watch: Watch
+    ) -> Iterator[Segment]:
         """Render chunks on whichever actors are free."""
         if self._scheduler is None:
             self.warm_up(job)
@@ -241,6 +247,16 @@ class RayExecutor:
         with self._asking({"CPU": 1.0}):  # so that other jobs make room for it
             report: VideoReport = result_of(_remote(_assemble_anywhere).remote(job))
         return report
+
+    def num_calls(self) -> int:
+        """As many as the cluster has CPUs."""
+        return cpu_threads() if self._is_alone() else max(1, int(num_devices("CPU")))
+
+    def call(self, function: Callable[[Item, Progress], Result], item: Item, stop: Stop) -> Result:
+        """Here where this is the only machine, else by a warm process on any."""
+        if self._is_alone():
+            return function(item, stop)
+        return self._helpers.call(function, item, stop, self.num_calls())
 
 
 def _looking(capacity: Capacity, asked: Resources, device: str) -> dict[str, Any]:

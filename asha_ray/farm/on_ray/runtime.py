@@ -197,16 +197,22 @@ def _store_bytes() -> int:
     return min(4 << 30, max(256 << 20, psutil.virtual_memory().available // 6))
 
 
-def result_of(reference: Any) -> Any:
+def result_of(reference: Any, end: threading.Event | None = None) -> Any:
     """What a Ray task returned, its own expected errors raised as themselves.
 
+    Args:
+        reference: to what it returns.
+        end: once this is set, it is waited for no more.
+
     Raises:
-        FarmError: if the task or its worker failed in a way nobody expected, or the cluster's head
-            is gone.
+        FarmError: if the task or its worker failed in a way nobody expected, nobody waits for it
+            any more, or the cluster's head is gone.
     """
     try:
         while not ray.wait([reference], timeout=POLL_S)[0]:
             require_head()
+            if end is not None and end.is_set():
+                raise FarmError("running a task on Ray: it was stopped")
         return ray.get(reference)
     except RayTaskError as error:
         raise own_error(error) from error

@@ -2,11 +2,11 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, Self
 
-from asha_ray.audio.parallel import Spread, map_in_threads
+from asha_ray.audio.parallel import Item, Result, Spread, map_in_threads
 from asha_ray.errors import AshaError, FarmError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.rendering.assemble import AssemblyJob, assemble
@@ -15,11 +15,35 @@ from asha_ray.farm.rendering.plan import cpu_threads
 from asha_ray.farm.rendering.scheduler import Scheduler, Watch
 from asha_ray.farm.rendering.survey import Survey, survey
 from asha_ray.farm.rendering.worker import ChunkRenderer, ChunkTask, WorkerJob, worker_name
-from asha_ray.progress import Progress
+from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import RunSettings
 from asha_ray.values import Segment
 from asha_ray.video.convert import prepare
 from asha_ray.video.probe import VideoReport
+
+
+class Stop(NullProgress):
+    """A progress by which whoever works is told that it is not wanted any more.
+
+    Attributes:
+        end: set to stop it.
+    """
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:  # noqa: ARG002
+        """Look whether to go on."""
+        self.advance()
+
+    def advance(self, count: int = 1, detail: str = "") -> None:  # noqa: ARG002
+        """Look whether to go on.
+
+        Raises:
+            FarmError: if not.
+        """
+        if self.end.is_set():
+            raise FarmError("working: it was stopped")
 
 
 class Executor(Protocol):
@@ -46,11 +70,23 @@ class Executor(Protocol):
     def spread(self, device: str = "cpu") -> Spread:
         """Where sound is measured, and where it is separated on a kind of device."""
 
-    def render(self, job: WorkerJob, tasks: Iterable[ChunkTask], watch: Watch) -> Iterator[Segment]:
+    def render(
+        self, job: WorkerJob, tasks: Iterable[ChunkTask | None], watch: Watch
+    ) -> Iterator[Segment]:
         """Render chunks; their segments come in any order."""
 
     def assemble(self, job: AssemblyJob) -> VideoReport:
         """Join what was rendered."""
+
+    def num_calls(self) -> int:
+        """How many calls at once are of use."""
+
+    def call(self, function: Callable[[Item, Progress], Result], item: Item, stop: Stop) -> Result:
+        """Do something beside the rendering, from any thread, wherever there is a machine for it.
+
+        Raises:
+            FarmError: if it is stopped meanwhile.
+        """
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -168,7 +204,9 @@ class SerialExecutor:
         threads = map_in_threads(cpu_threads())
         return Spread(threads, threads if device == "cpu" else map)
 
-    def render(self, job: WorkerJob, tasks: Iterable[ChunkTask], watch: Watch) -> Iterator[Segment]:
+    def render(
+        self, job: WorkerJob, tasks: Iterable[ChunkTask | None], watch: Watch
+    ) -> Iterator[Segment]:
         """Render chunks in order."""
         if self._crew is None:
             self.warm_up(job)
@@ -178,6 +216,14 @@ class SerialExecutor:
     def assemble(self, job: AssemblyJob) -> VideoReport:
         """Join what was rendered."""
         return assemble(job)
+
+    def num_calls(self) -> int:
+        """As many as this machine has cores."""
+        return cpu_threads()
+
+    def call(self, function: Callable[[Item, Progress], Result], item: Item, stop: Stop) -> Result:
+        """Do it in the thread that asks."""
+        return function(item, stop)
 
     def __enter__(self) -> Self:
         """Nothing to begin."""

@@ -1,7 +1,7 @@
 """A spec and a track's features to a render's plan: path, chunks and their identities."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -10,7 +10,10 @@ from asha_ray import ffmpeg
 from asha_ray.errors import FeaturesError, ResourceError, SpecError
 from asha_ray.farm.listening.analysis import Analysis
 from asha_ray.farm.models import load_keyframes
+from asha_ray.farm.rendering.numerics import choose
+from asha_ray.farm.rendering.survey import Survey, choose_codec
 from asha_ray.farm.rendering.worker import WorkerJob
+from asha_ray.motion.family import family
 from asha_ray.motion.seed import SeedPath, seed_path
 from asha_ray.spec import MotionSettings, RenderSpec, parse_size
 from asha_ray.storage import join, parent
@@ -97,6 +100,60 @@ def video_size(spec: RenderSpec, image_size: Size) -> Size:
     return width, height
 
 
+def worker_job(
+    spec: RenderSpec,
+    files: ModelFiles,
+    found: Survey,
+    cores: int,
+    note: Callable[[str], None],
+    numerics: Numerics | None = None,
+) -> WorkerJob:
+    """What could make two machines differ, chosen once for all of them.
+
+    Args:
+        spec: the render.
+        files: the model.
+        found: the machines that render.
+        cores: of each worker.
+        note: hears what was chosen, and why.
+        numerics: how they decode; chosen here where None.
+
+    Raises:
+        SpecError: if the encoder that was asked for does not work there.
+    """
+    chosen = ""
+    if numerics is None:
+        numerics, chosen = choose(found.kind, files, keyframes_of(spec, files))
+    codec, why = choose_codec(spec.video.codec, found)
+    if codec in found.failures:
+        raise SpecError(f"video.codec: {found.failures[codec]}; choose libx264, or auto")
+    for told in (chosen, why):
+        if told:
+            note(told)
+    return WorkerJob(
+        model=spec.model,
+        numerics=replace(numerics, torch_version=found.torch_version),
+        encoder=encoder_settings(spec, codec),
+        size=video_size(spec, files.architecture.image_size),
+        fit=spec.video.fit,
+        fps=Fraction(spec.video.fps),
+        work=work_uri(spec),
+        cores=cores,
+        allow_mixed=spec.run.allow_mixed,
+        fresh=spec.run.fresh,
+    )
+
+
+def fitting(job: WorkerJob, files: ModelFiles, found: Survey) -> WorkerJob:
+    """A job with the memory that a worker takes for it, which there is.
+
+    Raises:
+        ResourceError: if there is not.
+    """
+    check_memory(files, job.numerics, found.free_bytes, job.num_decoders)
+    return replace(job, memory_bytes=worker_bytes(files, job))
+
+
 def check_memory(
     files: ModelFiles, numerics: Numerics, available: float, num_decoders: int = 1
 ) -> None:
@@ -151,7 +208,7 @@ def make_plan(
     fps = Fraction(spec.video.fps)
     keyframes = keyframes_of(spec, files)
     path = make_path(spec, analysis.features, keyframes)
-    start, duration_s = _range(spec, analysis.features.exact_duration_s, fps)
+    start, duration_s = rendered_range(spec, analysis.features.exact_duration_s, fps)
     num_frames = num_frames_of(duration_s, fps)
     size = video_size(spec, files.architecture.image_size)
     video = {"size": list(size), "fit": spec.video.fit, "fps": str(fps)}
@@ -225,10 +282,15 @@ def latent_path(
 
 
 def keyframes_of(spec: RenderSpec, files: ModelFiles) -> FloatArray:
-    """The keyframes `[num_keyframes, L]` that a render visits: those it names, or the model's."""
+    """The keyframes `[num_keyframes, L]` that a render visits.
+
+    They are those it names, or the model's; of them the family of its show, where it has one.
+    """
     if spec.motion.keyframes is None:
-        return files.keyframes
-    return load_keyframes(spec.motion.keyframes, files.architecture.latent_dim)
+        keyframes = files.keyframes
+    else:
+        keyframes = load_keyframes(spec.motion.keyframes, files.architecture.latent_dim)
+    return keyframes if spec.show is None else family(keyframes, spec.show, spec.episode)
 
 
 def first_frame(spec: RenderSpec, fps: Fraction) -> int:
@@ -236,8 +298,12 @@ def first_frame(spec: RenderSpec, fps: Fraction) -> int:
     return round(Fraction(str(spec.start)) * fps)
 
 
-def _range(spec: RenderSpec, track_s: Fraction, fps: Fraction) -> tuple[int, Fraction]:
-    """First frame and exact length in seconds of what is rendered."""
+def rendered_range(spec: RenderSpec, track_s: Fraction, fps: Fraction) -> tuple[int, Fraction]:
+    """First frame and exact length in seconds of what is rendered.
+
+    Raises:
+        SpecError: if it lies past the end of the track.
+    """
     start = first_frame(spec, fps)
     rest = track_s - start / fps
     if rest <= 0:

@@ -4,29 +4,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from asha_ray.errors import SegmentError, SpecError
+from asha_ray.errors import SegmentError
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analysis_job
 from asha_ray.farm.models import load_files
 from asha_ray.farm.places import absolute_paths
 from asha_ray.farm.rendering.assemble import AssemblyJob
 from asha_ray.farm.rendering.chunks import ChunkWork
 from asha_ray.farm.rendering.executor import Executor, executor_for
-from asha_ray.farm.rendering.numerics import choose
-from asha_ray.farm.rendering.plan import (
-    check_memory,
-    encoder_settings,
-    keyframes_of,
-    make_plan,
-    video_size,
-    work_uri,
-    worker_bytes,
-)
+from asha_ray.farm.rendering.plan import fitting, make_plan, work_uri, worker_job
 from asha_ray.farm.rendering.space import check_space
-from asha_ray.farm.rendering.survey import choose_codec
 from asha_ray.farm.rendering.worker import WorkerJob
 from asha_ray.faults import reach
 from asha_ray.progress import NullProgress, Progress
@@ -128,6 +117,7 @@ def _render_on(
             output=spec.output,
             work=work,
             model_summary={"uri": spec.model, "training": dict(files.training)},
+            num_replaced=analysis.num_replaced,
         )
         _finish(executor, chunks, assembly, progress, journal)
     return RenderResult(
@@ -145,30 +135,9 @@ def _render_on(
 def _worker_job(
     executor: Executor, spec: RenderSpec, files: ModelFiles, progress: Progress
 ) -> WorkerJob:
-    """What could make two machines differ, chosen here, once, for all of them."""
+    """What the executor's workers must know, and what each takes of its machine."""
     found, cores = executor.survey(spec.video.codec, progress), executor.cores()
-    numerics, chosen = choose(found.kind, files, keyframes_of(spec, files))
-    numerics = replace(numerics, torch_version=found.torch_version)
-    codec, why = choose_codec(spec.video.codec, found)
-    if codec in found.failures:
-        raise SpecError(f"video.codec: {found.failures[codec]}; choose libx264, or auto")
-    for told in (chosen, why):
-        if told:
-            progress.note(told)
-    job = WorkerJob(
-        model=spec.model,
-        numerics=numerics,
-        encoder=encoder_settings(spec, codec),
-        size=video_size(spec, files.architecture.image_size),
-        fit=spec.video.fit,
-        fps=Fraction(spec.video.fps),
-        work=work_uri(spec),
-        cores=cores,
-        allow_mixed=spec.run.allow_mixed,
-        fresh=spec.run.fresh,
-    )
-    check_memory(files, numerics, found.free_bytes, job.num_decoders)
-    return replace(job, memory_bytes=worker_bytes(files, job))
+    return fitting(worker_job(spec, files, found, cores, progress.note), files, found)
 
 
 def _finish(

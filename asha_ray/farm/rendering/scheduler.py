@@ -45,6 +45,9 @@ LONGEST_PAUSE_S = 30.0
 REVIEW_S = 2.0
 """How often the crew is asked how many workers it holds and which of them must leave."""
 POLL_S = 0.5
+SHORT_POLL_S = 0.05
+"""The same while a worker is idle for want of a chunk that is yet to come."""
+EXHAUSTED = "exhausted"
 SLOW_FACTOR, SLOW_S = 2.5, 10.0
 """A chunk that takes so many times the usual, and at least so long, is slow."""
 NUM_REMEMBERED = 101
@@ -79,6 +82,11 @@ def _ignore(_: str, **__: Any) -> None:
     """Tell nobody."""
 
 
+def _raise(_: ChunkTask, error: AshaError) -> NoReturn:
+    """End the whole run."""
+    raise error
+
+
 @dataclass(frozen=True)
 class Watch:
     """Who hears how chunks fare.
@@ -88,6 +96,7 @@ class Watch:
         tell: of events by name, with fields; see `Journal.tell`.
         on_lonely: once in a while, that there is no worker.
         on_crew: of the workers that are ready or at work, and of the chunks that nobody has begun.
+        on_given_up: of a chunk that cannot be rendered, and why; if it returns, the rest goes on.
         render: whose chunks they are, for whoever counts.
         num_reused: chunks of it that were there already, likewise.
     """
@@ -96,6 +105,7 @@ class Watch:
     tell: Callable[..., None] = _ignore
     on_lonely: Callable[[], None] = lambda: None
     on_crew: Callable[[int, int], None] = lambda _workers, _waiting: None
+    on_given_up: Callable[[ChunkTask, AshaError], None] = _raise
     render: str = ""
     num_reused: int = 0
 
@@ -117,7 +127,7 @@ class Scheduler:
         self._idle: list[Worker] = []
         self._leaving: set[Worker] = set()
         self._yielding: set[Worker] = set()
-        self._waiting: Iterator[ChunkTask] | None = None
+        self._waiting: Iterator[ChunkTask | None] | None = None
         self._told: tuple[int, int] | None = None
         self._names: dict[Worker, str] = {}
         self._seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
@@ -132,12 +142,14 @@ class Scheduler:
         """Ask for workers now, or let some go; what they need to be ready they do meanwhile."""
         self._review()
 
-    def run(self, tasks: Iterable[ChunkTask], watch: Watch | None = None) -> Iterator[Segment]:
+    def run(
+        self, tasks: Iterable[ChunkTask | None], watch: Watch | None = None
+    ) -> Iterator[Segment]:
         """Segments as they are committed, each chunk's once, in any order.
 
         Args:
-            tasks: drawn one by one, as workers become free. Where its iterator has a length hint,
-                there are no more workers than chunks to do.
+            tasks: drawn one by one, as workers become free; None where there is none yet. Where its
+                iterator has a length hint, there are no more workers than chunks to do.
             watch: hears how it goes.
 
         Raises:
@@ -148,15 +160,17 @@ class Scheduler:
         self._told, self._review_at = None, 0.0
         waiting = self._waiting = iter(tasks)
         while True:
-            if not self._open:  # no worker need be waited for where all is there
-                task = next(waiting, None)
-                if task is None:
-                    return
-                self._again.append((0.0, self._take(task)))
+            try:
+                if not self._open:  # no worker need be waited for where all is there
+                    task = next(waiting)
+                    if task is not None:
+                        self._again.append((0.0, self._take(task)))
+            except StopIteration:
+                return
             self._review()
-            self._hand_out(waiting)
+            is_short = self._hand_out(waiting)
             self._tell_crew()
-            for event in self._crew.wait(POLL_S):
+            for event in self._crew.wait(SHORT_POLL_S if is_short else POLL_S):
                 segment = self._hear(event)
                 if segment is not None:
                     yield segment
@@ -275,18 +289,19 @@ class Scheduler:
         self._yielding.discard(worker)
         self._crew.end(worker)
 
-    def _hand_out(self, waiting: Iterator[ChunkTask]) -> None:
-        """Give chunks to whoever is idle."""
+    def _hand_out(self, waiting: Iterator[ChunkTask | None]) -> bool:
+        """Give chunks to whoever is idle; whether somebody stays idle and more may come soon."""
         now = self._clock()
         while self._idle:
             index = self._next_again(now)
             if index is None:
-                task = next(waiting, None)
-                if task is None:
+                task = next(waiting, EXHAUSTED)
+                if not isinstance(task, ChunkTask):
                     self._repeat_slow_ones(now)
-                    return
+                    return task is None and bool(self._idle)
                 index = self._take(task)
             self._give(self._idle.pop(), index)
+        return False
 
     def _next_again(self, now: float) -> int | None:
         for position, (not_before, index) in enumerate(self._again):
@@ -446,8 +461,16 @@ class Scheduler:
         )  # fmt: skip
         hopeless = isinstance(error, InputError | ResourceError)
         if hopeless or len(entry.errors) >= MAX_ATTEMPTS:
-            _give_in(entry)
+            self._abandon(hand.index, _last_error(entry))
+            return
         self._requeue(hand.index, RETRY_PAUSE_S * 4 ** (len(entry.errors) - 1))
+
+    def _abandon(self, index: int, error: AshaError) -> None:
+        """Do without a chunk, where whoever asked for it can."""
+        entry = self._open.pop(index)
+        for other in entry.holders:
+            self._give_up(other)
+        self._watch.on_given_up(entry.task, error)
 
     def _lose(self, event: Lost) -> None:
         worker = event.worker
@@ -474,10 +497,12 @@ class Scheduler:
         entry.num_node_losses += blameless and not was_leaving
         if entry.num_losses >= MAX_LOSSES or entry.num_node_losses >= MAX_NODE_LOSSES:
             num_lost = entry.num_losses + entry.num_node_losses
-            raise FarmError(
+            error = FarmError(
                 f"rendering {_frames(entry.task)}: {num_lost} workers died over it "
                 f"({event.reason}); look for what ends them, often too little memory"
             )
+            self._abandon(hand.index, error)
+            return
         self._requeue(hand.index, 0.0)
 
     def _pause_starts(self, was_starting: bool, reason: str) -> None:
@@ -508,8 +533,8 @@ def _frames(task: ChunkTask) -> str:
     return f"frames {task.chunk.start} to {task.chunk.stop - 1}"
 
 
-def _give_in(entry: _Open) -> NoReturn:
-    """Raise a chunk's last error, as what it is, with its frames and earlier reasons."""
+def _last_error(entry: _Open) -> AshaError:
+    """A chunk's last error, as what it is, with its frames and earlier reasons."""
     last = entry.errors[-1]
     times = f" {len(entry.errors)} times" if len(entry.errors) > 1 else ""
     told = f"rendering {_frames(entry.task)} failed{times}: {last}"
@@ -517,4 +542,5 @@ def _give_in(entry: _Open) -> NoReturn:
     if others:
         told += f"\nbefore that: {'; '.join(sorted(others))}"
     error = type(last)(told)
-    raise error from last
+    error.__cause__ = last
+    return error

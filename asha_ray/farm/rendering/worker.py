@@ -22,6 +22,7 @@ from asha_ray.values import (
     Chunk,
     EncoderSettings,
     FloatArray,
+    Generator,
     Numerics,
     Segment,
     Size,
@@ -91,15 +92,17 @@ class ChunkTask:
         chunk: which.
         latents: of its frames.
         may_be_there: another had it in hand before, and may have finished it without being heard.
+        job: of the render that it belongs to, where a worker does chunks of several.
     """
 
     chunk: Chunk
     latents: FloatArray
     may_be_there: bool = False
+    job: WorkerJob | None = None
 
 
 class ChunkRenderer:
-    """Decodes and encodes chunks with one loaded model. Used as a context, or closed.
+    """Decodes and encodes chunks with one loaded model, and with another where a chunk needs it.
 
     Raises:
         FarmError: if this machine is of another kind than the render was planned for.
@@ -107,20 +110,24 @@ class ChunkRenderer:
     """
 
     def __init__(self, job: WorkerJob) -> None:
-        require_same_kind(job.numerics, allow_mixed=job.allow_mixed)
         self._job = job
-        self._work = WorkRoot(job.work)
-        self._generator = load_decoder(job.model, job.numerics)
-        if job.numerics.device == "cuda":
-            torch.cuda.synchronize()  # decoders have streams of their own
+        self._held: _Held | None = _load(job)
         prepare()
         self._proven = False
         self._unwanted: set[int | None] = set()
-        self._decoders = Decoders(job.num_decoders, job.numerics.threads, job.numerics.device)
+
+    def _take_up(self, job: WorkerJob) -> "_Held":
+        """Be ready for chunks of a render; one model is held at a time."""
+        if self._held is None or not self._held.serves(job):
+            self.close()
+            self._held = _load(job)
+        return self._held
 
     def close(self) -> None:
-        """End its threads."""
-        self._decoders.close()
+        """Let go of the model, and end its threads."""
+        if self._held is not None:
+            self._held.decoders.close()
+        self._held = None
 
     def give_up(self, index: int | None = None) -> None:
         """Let go of a chunk, or of any, at its next frames; `render` raises then."""
@@ -135,21 +142,23 @@ class ChunkRenderer:
             FarmError: if it was given up meanwhile.
         """
         started = time.monotonic()
-        job, chunk = self._job, task.chunk
+        job, chunk = task.job or self._job, task.chunk
+        work = WorkRoot(job.work)
         if task.may_be_there and not job.fresh:
-            found = self._work.find_segments([chunk]).segments
+            found = work.find_segments([chunk]).segments
             if chunk.chunk_id in found:
                 return found[chunk.chunk_id]
+        held = self._take_up(job)
 
         def frames() -> Iterator[ByteArray]:
             batches = render_frames(
-                self._generator,
+                held.generator,
                 task.latents,
                 chunk,
                 batch_size=job.numerics.batch_size,
                 size=job.size,
                 fit=job.fit,
-                decoders=self._decoders,
+                decoders=held.decoders,
             )
             for batch in batches:
                 if not self._unwanted.isdisjoint((None, chunk.index)):
@@ -161,12 +170,14 @@ class ChunkRenderer:
             path = folder / "segment.mp4"
             encode_segment(frames(), path, job.size, job.fps, job.encoder)
             reach("encoded")
-            return self._commit(path, chunk, started)
+            return self._commit(path, chunk, started, work, job.size)
 
-    def _commit(self, path: Path, chunk: Chunk, started: float) -> Segment:
+    def _commit(
+        self, path: Path, chunk: Chunk, started: float, work: WorkRoot, size: Size
+    ) -> Segment:
         """Check a segment, store it, and only then say that it is there."""
         # All of a worker's first one: that its encoder works shows there.
-        verify_segment(path, chunk.num_frames, self._job.size, every_frame=not self._proven)
+        verify_segment(path, chunk.num_frames, size, every_frame=not self._proven)
         self._proven = True
         segment = Segment(
             chunk_id=chunk.chunk_id,
@@ -177,11 +188,34 @@ class ChunkRenderer:
             worker=worker_name(),
         )
         reach("verified")
-        self._work.upload_segment(path, segment)
+        work.upload_segment(path, segment)
         reach("uploaded")
-        self._work.write_record(segment)
+        work.write_record(segment)
         reach("recorded")
         return segment
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A model that is loaded, and what decodes with it."""
+
+    model: str
+    numerics: Numerics
+    generator: Generator
+    decoders: Decoders
+
+    def serves(self, job: WorkerJob) -> bool:
+        """Whether it is what a render needs."""
+        return (self.model, self.numerics) == (job.model, job.numerics)
+
+
+def _load(job: WorkerJob) -> _Held:
+    require_same_kind(job.numerics, allow_mixed=job.allow_mixed)
+    generator = load_decoder(job.model, job.numerics)
+    if job.numerics.device == "cuda":
+        torch.cuda.synchronize()  # decoders have streams of their own
+    decoders = Decoders(job.num_decoders, job.numerics.threads, job.numerics.device)
+    return _Held(job.model, job.numerics, generator, decoders)
 
 
 def worker_name() -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from asha_ray.farm.rendering.plan import (
 )
 from asha_ray.farm.rendering.worker import WorkerJob
 from asha_ray.spec import RENDER_OPTIONS, RenderSpec, build, with_options
+from asha_ray.storage.keys import array_digest
 from asha_ray.vae import architecture as architectures
 from asha_ray.vae.generator import numerics_for
 from asha_ray.vae.model_dir import ModelFiles
@@ -196,6 +198,33 @@ class TestIdentity:
         found = {ids(plan_of(make_spec(seed=seed)))[0] for seed in range(20)}
 
         assert len(found) > 4
+
+    def test_changes_with_the_show_and_its_episode(self) -> None:
+        """A show keeps to its family of keyframes, of which every episode makes another road."""
+        specs = [
+            make_spec(),
+            make_spec(show="Jazz"),
+            make_spec(show="Jazz", episode="2023-05-01"),
+            make_spec(show="Jazz", episode="2023-05-02"),
+            make_spec(show="Jazz", episode="Pilot"),
+            make_spec(show="Rock", episode="2023-05-02"),
+        ]
+        files = model_files(100)
+        plans = [plan_of(spec, files=files) for spec in specs]
+
+        assert len({plan.manifest.render_id for plan in plans}) == len(plans)
+        assert len({plan.manifest.digests["keyframes"] for plan in plans}) == len(plans)
+        for one, two in pairwise(plans):
+            assert not set(ids(one)) & set(ids(two))
+
+    def test_without_a_show_is_that_of_all_keyframes(self) -> None:
+        """Renders of before there were shows are found again."""
+        files = model_files(100)
+
+        plain = plan_of(make_spec(episode="2023-05-01"), files=files)
+
+        assert plain.manifest.digests["keyframes"] == array_digest(files.keyframes)
+        assert ids(plain) == ids(plan_of(make_spec(), files=files))
 
     def test_changes_with_the_model_and_the_numerics(self) -> None:
         plain = plan_of(make_spec())

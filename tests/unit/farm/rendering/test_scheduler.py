@@ -584,3 +584,66 @@ class TestSharing:
         assert max(workers for workers, _ in told) == 2
         assert told[-1][1] == 0
         assert len(told) == len(set(told)), "only what has changed"
+
+
+class Trickle:
+    """Chunks of shows, of which one comes now and then; there may be none for a while."""
+
+    def __init__(self, crew: Simulation, times: list[float]) -> None:
+        self._crew = crew
+        self._waiting = deque(zip(times, tasks(len(times)), strict=True))
+
+    def __iter__(self) -> "Trickle":
+        return self
+
+    def __next__(self) -> ChunkTask | None:
+        if not self._waiting:
+            raise StopIteration
+        if self._waiting[0][0] > self._crew.now:
+            return None
+        return self._waiting.popleft()[1]
+
+    def __length_hint__(self) -> int:
+        return len(self._waiting)
+
+
+def test_chunks_that_come_later_are_waited_for() -> None:
+    """An archive's next show may still be listened to when the last chunk of one is rendered."""
+    crew = Simulation(num_workers=2)
+    segments = list(Scheduler(crew, crew.clock).run(Trickle(crew, [0.0, 20.0, 20.0, 41.0])))
+    assert len(segments) == 4
+    assert [round(when) for when, *_ in crew.given] == [1, 20, 20, 41]
+
+
+def test_a_worker_that_waits_for_a_chunk_has_it_as_soon_as_it_comes() -> None:
+    """Half a second at each show's end is a tenth of a decoder's time."""
+    crew = Simulation(num_workers=2)
+    list(Scheduler(crew, crew.clock).run(Trickle(crew, [0.0, 2.0, 3.0, 4.0])))
+    late = [when - due for (when, *_), due in zip(crew.given[1:2], [2.0], strict=True)]
+    assert max(late) <= scheduler.SHORT_POLL_S + 1e-6
+
+
+def test_whoever_can_do_without_a_chunk_has_the_others() -> None:
+    """One broken show must not end an archive of thousands."""
+    script = {(1, attempt): (1.0, "fails") for attempt in (1, 2, 3)} | {(2, 1): (1.0, "hopeless")}
+    crew = Simulation(num_workers=2, script=script)
+    lost: dict[int, str] = {}
+
+    def give_up(task: ChunkTask, error: Exception) -> None:
+        lost[task.chunk.index] = str(error)
+
+    watch = Watch(on_given_up=give_up)
+    segments = list(Scheduler(crew, crew.clock).run(tasks(5), watch))
+    assert {segment.chunk_id for segment in segments} == {"id0", "id3", "id4"}
+    assert sorted(lost) == [1, 2]
+    assert "frames 60 to 119 failed 3 times" in lost[1]
+
+
+def test_a_chunk_that_kills_every_worker_costs_its_own_show_alone() -> None:
+    script = {(0, attempt): (1.0, "dies") for attempt in range(1, 30)}
+    crew = Simulation(num_workers=2, script=script)
+    lost = []
+    watch = Watch(on_given_up=lambda task, _: lost.append(task.chunk.index))
+    segments = list(Scheduler(crew, crew.clock).run(tasks(3), watch))
+    assert lost == [0]
+    assert len(segments) == 2

@@ -1,11 +1,13 @@
 """A worker that is given what another may have finished looks before it renders."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from asha_ray.errors import StorageError
 from asha_ray.farm.rendering import worker as module
 from asha_ray.farm.rendering.worker import ChunkRenderer, ChunkTask, WorkerJob
 from asha_ray.storage.work import WorkRoot
@@ -46,6 +48,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fresh: bool) -> Chu
 
 
 def store(tmp_path: Path) -> Segment:
+    tmp_path.mkdir(exist_ok=True)
     source = tmp_path / "source"
     source.write_bytes(b"a segment")
     segment = Segment(CHUNK.chunk_id, "0" * 64, 9, CHUNK.num_frames, 1.0, "other:1")
@@ -83,3 +86,40 @@ def test_a_fresh_render_takes_nothing_that_is_there(
     store(tmp_path)
     with pytest.raises(Rendered):
         make(tmp_path, monkeypatch, fresh=True).render(task(may_be_there=True))
+
+
+def test_a_model_that_cannot_be_loaded_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an archive shows have models of their own; a bucket may not answer for a moment."""
+    renderer = make(tmp_path, monkeypatch, fresh=True)
+    own = renderer._job
+    loaded: list[str] = []
+
+    def load(uri: str, _: object) -> None:
+        loaded.append(uri)
+        if uri == "gone":
+            raise StorageError("reading gone: no answer")
+
+    monkeypatch.setattr(module, "load_decoder", load)
+    other = replace(task(may_be_there=False), job=replace(own, model="gone"))
+    with pytest.raises(StorageError):
+        renderer.render(other)
+    for _ in range(2):
+        with pytest.raises(Rendered):
+            renderer.render(task(may_be_there=False))
+    assert loaded == ["gone", ""]
+    renderer.close()
+
+
+def test_a_chunk_goes_where_its_own_render_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer = make(tmp_path, monkeypatch, fresh=False)
+    elsewhere = tmp_path / "elsewhere"
+    segment = store(elsewhere)
+    given = task(may_be_there=True)
+    with pytest.raises(Rendered):
+        renderer.render(given)
+    own = replace(renderer._job, work=str(elsewhere))
+    assert renderer.render(replace(given, job=own)) == segment
