@@ -343,11 +343,6 @@ class ShowMatch(_Frozen):
     min_duration: Seconds | None = None
     max_duration: Seconds | None = None
 
-    @property
-    def by_path_alone(self) -> bool:
-        """Whether a path tells whether a show fits, with nothing opened."""
-        return self.model_fields_set <= {"path"}
-
 
 class ShowSettings(_Frozen):
     """What may differ from show to show; groups are laid over the archive's, field by field."""
@@ -379,6 +374,12 @@ class Sidecar(ShowSettings):
     date: Name | None = None
 
 
+class ArchiveVideoSettings(VideoSettings):
+    """An archive's picture; its sound is copied as it is, where nobody says otherwise."""
+
+    sound: Literal["aac", "copy"] = "copy"
+
+
 class ArchiveSpec(_Frozen):
     """A whole archive: sound files below `source`, and a video of each below `output`.
 
@@ -401,7 +402,7 @@ class ArchiveSpec(_Frozen):
     names: Annotated[str, Field(min_length=1, max_length=500)] = "{path}"
     paths: Globs = ()
     seed: Seed | None = None
-    video: VideoSettings = VideoSettings(sound="copy")
+    video: ArchiveVideoSettings = ArchiveVideoSettings()
     features: FeatureSettings = FeatureSettings()
     motion: MotionSettings = MotionSettings()
     effects: tuple[()] = ()
@@ -421,12 +422,13 @@ class Prices(_Frozen):
     cpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
-JobSpec = RenderSpec | TrainSpec
+JobSpec = RenderSpec | TrainSpec | ArchiveSpec
 """What a cluster can be given to do."""
 
-JOB_KINDS: Mapping[str, type[RenderSpec] | type[TrainSpec]] = {
+JOB_KINDS: Mapping[str, type[RenderSpec] | type[TrainSpec] | type[ArchiveSpec]] = {
     "render": RenderSpec,
     "train": TrainSpec,
+    "archive": ArchiveSpec,
 }
 
 _FEATURE_OPTIONS = {name: f"features.{name}" for name in FeatureSettings.model_fields}
@@ -457,6 +459,31 @@ RENDER_OPTIONS: Mapping[str, str] = {
     "chunk_seconds": "run.chunk_s",
 }
 """Flat option name -> field path of `RenderSpec`."""
+
+ARCHIVE_OPTIONS: Mapping[str, str] = {
+    **{
+        name: name
+        for name in (
+            "source",
+            "model",
+            "include",
+            "exclude",
+            "order",
+            "limit",
+            "names",
+            "paths",
+            "seed",
+            "attempts",
+        )
+    },
+    **{
+        name: path
+        for name, path in RENDER_OPTIONS.items()
+        if path.partition(".")[0] in ("video", "features", "motion", "run")
+    },
+    "out": "output",
+}
+"""Flat option name -> field path of `ArchiveSpec`."""
 
 TRAIN_OPTIONS: Mapping[str, str] = {
     **{

@@ -1,0 +1,1 @@
+"""Archives: every show of a station to a video, once."""
