@@ -3,11 +3,21 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from asha_ray.errors import StorageError
 from asha_ray.scratch import scratch_folder
-from asha_ray.spec import RenderSpec, TrainSpec
+from asha_ray.spec import (
+    ArchiveSpec,
+    FeatureSettings,
+    MotionSettings,
+    RenderSpec,
+    RunSettings,
+    ShowRule,
+    TrainSpec,
+)
 from asha_ray.storage import join, parent, storage_of
 from asha_ray.storage.base import is_s3, redacted
 
@@ -36,24 +46,45 @@ def absolute(uri: str) -> str:
     return uri if "://" in uri else str(Path(uri).absolute())
 
 
-Spec = TypeVar("Spec", RenderSpec, TrainSpec, RenderSpec | TrainSpec)
+Spec = TypeVar("Spec", RenderSpec, TrainSpec, ArchiveSpec, RenderSpec | TrainSpec | ArchiveSpec)
+Settings = TypeVar("Settings", MotionSettings, FeatureSettings, RunSettings)
 
 
 def absolute_paths(spec: Spec) -> Spec:
     """A spec whose local paths mean the same wherever it is worked on."""
     if isinstance(spec, TrainSpec):
-        return spec.model_copy(
-            update={name: absolute(getattr(spec, name)) for name in ("images", "output")}
-        )
-    places = {name: absolute(getattr(spec, name)) for name in ("audio", "model", "output")}
-    motion, features, run = spec.motion, spec.features, spec.run
-    if motion.keyframes:
-        motion = motion.model_copy(update={"keyframes": absolute(motion.keyframes)})
-    if features.model_dir:
-        features = features.model_copy(update={"model_dir": absolute(features.model_dir)})
-    if run.work:
-        run = run.model_copy(update={"work": absolute(run.work)})
-    return spec.model_copy(update={**places, "motion": motion, "features": features, "run": run})
+        return spec.model_copy(update=_absolute(spec, "images", "output"))
+    groups = {
+        "motion": _absolute_in(spec.motion, "keyframes"),
+        "features": _absolute_in(spec.features, "model_dir"),
+        "run": _absolute_in(spec.run, "work"),
+    }
+    if isinstance(spec, RenderSpec):
+        return spec.model_copy(update={**_absolute(spec, "audio", "model", "output"), **groups})
+    places = _absolute(spec, "source", "model", "output")
+    rules = tuple(with_places(rule, absolute) for rule in spec.rules)
+    return spec.model_copy(update={**places, **groups, "rules": rules})
+
+
+def _absolute(settings: BaseModel, *names: str) -> dict[str, str]:
+    given = {name: getattr(settings, name) for name in names}
+    return {name: absolute(uri) for name, uri in given.items() if uri}
+
+
+def _absolute_in(settings: Settings, name: str) -> Settings:
+    return settings.model_copy(update=_absolute(settings, name))
+
+
+def with_places(rule: ShowRule, place: Callable[[str], str]) -> ShowRule:
+    """A rule of an archive, each path in it replaced."""
+    changed: dict[str, Any] = {}
+    if rule.model:
+        changed["model"] = place(rule.model)
+    for group, name in (("motion", "keyframes"), ("features", "model_dir")):
+        fields = getattr(rule, group)
+        if isinstance(fields.get(name), str):
+            changed[group] = {**fields, name: place(fields[name])}
+    return rule.model_copy(update=changed)
 
 
 def put(uri: str, write: Callable[[Path], None]) -> None:

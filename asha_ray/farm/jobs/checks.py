@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asha_ray.errors import ModelError, NotFoundError, ResourceError, SpecError
+from asha_ray.farm.archive.models import models_of
+from asha_ray.farm.archive.naming import check_patterns
+from asha_ray.farm.archive.rules import check_rules
 from asha_ray.farm.models import load_files, load_keyframes
 from asha_ray.farm.training.dataset import list_images
-from asha_ray.spec import JobSpec, RenderSpec
+from asha_ray.spec import ArchiveSpec, JobSpec, RenderSpec, TrainSpec
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_s3
 from asha_ray.vae.model_dir import CONFIG, FILES
@@ -21,7 +24,12 @@ def check_places(spec: JobSpec, work: str, *, shared_disk: bool) -> None:
     """
     output = spec.output if isinstance(spec, RenderSpec) else join(spec.output, CONFIG)
     places = [("output", output), ("work", join(work, "jobs", "job.json"))]
-    if isinstance(spec, RenderSpec) and spec.run.work:
+    if isinstance(spec, ArchiveSpec) and not is_s3(spec.source) and not shared_disk:
+        raise SpecError(
+            f"source: {spec.source} lies on this machine, and an archive is not sent along; copy "
+            "it into a bucket, or --shared-disk where all machines see the same path"
+        )
+    if not isinstance(spec, TrainSpec) and spec.run.work:
         places.append(("run.work", join(spec.run.work, "segments", "segment.mp4")))
     for field, uri in places:
         if not is_s3(uri) and not shared_disk:
@@ -38,10 +46,12 @@ def check_inputs(spec: JobSpec) -> None:
     Raises:
         AshaError: that says which is not, and why.
     """
-    if not isinstance(spec, RenderSpec):
+    if isinstance(spec, TrainSpec):
         list_images(spec.images)
         return
-    if storage_of(spec.audio).size(spec.audio) is None:
+    if isinstance(spec, ArchiveSpec):
+        _check_archive(spec)
+    elif storage_of(spec.audio).size(spec.audio) is None:
         what = "it is a folder" if Path(spec.audio).is_dir() else "there is no such file"
         raise NotFoundError(f"audio: {spec.audio}: {what}; check the path")
     _check_model(spec.model)
@@ -52,6 +62,15 @@ def check_inputs(spec: JobSpec) -> None:
         raise NotFoundError(
             f"features.model_dir: {folder}: there is no such folder; check the path"
         )
+
+
+def _check_archive(spec: ArchiveSpec) -> None:
+    check_patterns(spec)
+    check_rules(spec)
+    if next(storage_of(spec.source).list(spec.source), None) is None:
+        raise NotFoundError(f"source: {spec.source}: there is no file below it; check the path")
+    for model in models_of(spec)[1:]:
+        _check_model(model)
 
 
 def _check_model(uri: str) -> None:
@@ -101,6 +120,6 @@ def check_room(spec: JobSpec, nodes: Sequence[Mapping[str, float]], *, can_grow:
 def worker_needs(spec: JobSpec) -> dict[str, float]:
     """What one worker of a job needs at least, as Ray counts it."""
     needs = {"CPU": 1.0}
-    if isinstance(spec, RenderSpec) and spec.run.gpus_per_worker:
+    if not isinstance(spec, TrainSpec) and spec.run.gpus_per_worker:
         needs["GPU"] = spec.run.gpus_per_worker
     return needs

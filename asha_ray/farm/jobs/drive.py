@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +12,7 @@ from asha_ray.errors import AshaError, JobError
 from asha_ray.farm.jobs.ending import Ending
 from asha_ray.farm.jobs.meter import Meter
 from asha_ray.progress import Progress
-from asha_ray.spec import JobSpec, RenderSpec, build_job
+from asha_ray.spec import ArchiveSpec, JobSpec, RenderSpec, build_job
 from asha_ray.storage.jobs import Job, Jobs
 from asha_ray.storage.journal import Journal, read_heartbeat
 
@@ -53,7 +53,7 @@ def drive(job_id: str, work: str, attempt: int, progress: Progress) -> dict[str,
         watcher.journal = journal
         try:
             spec = build_job(job.spec, f"job {job_id}")
-            result = _work(spec, attempt, JobProgress(journal, meter, progress))
+            result = _work(spec, job, JobProgress(journal, meter, progress))
         except KeyboardInterrupt:
             reason = watcher.why()
             journal.status(reason=reason)
@@ -68,21 +68,39 @@ def drive(job_id: str, work: str, attempt: int, progress: Progress) -> dict[str,
         finally:
             watcher.account()
         journal.status(result=result)
+        _require_whole(result, job)
         journal.say(f"done: {job.output}")
     return result
 
 
-def _work(spec: JobSpec, attempt: int, progress: Progress) -> dict[str, Any]:
+def _work(spec: JobSpec, job: Job, progress: Progress) -> dict[str, Any]:
     if isinstance(spec, RenderSpec):
         from asha_ray.farm.rendering.render import render
 
         return asdict(render(spec, progress))
+    if isinstance(spec, ArchiveSpec):
+        from asha_ray.farm.archive.archive import archive
+
+        return archive(spec, progress, prices=job.prices).document()
     from asha_ray.farm.training.train import can_resume, train
 
-    if attempt > 1:  # goes on where the one before has stopped
+    if job.attempt > 1:  # goes on where the one before has stopped
         run = spec.run.model_copy(update={"resume": can_resume(spec)})
         spec = spec.model_copy(update={"run": run})
     return asdict(train(spec, progress))
+
+
+def _require_whole(result: Mapping[str, Any], job: Job) -> None:
+    """Make sure that nothing is left for a person to look at.
+
+    Raises:
+        JobError: if something is; all else is done.
+    """
+    if not result.get("is_whole", True):
+        raise JobError(
+            f"working through {job.output}: {result['parked']} shows are parked and "
+            f"{result['refused']} files are no shows; see `asha-ray archive status {job.output}`"
+        )
 
 
 class _Watcher:

@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from asha_ray.errors import SpecError
+from asha_ray.farm.places import with_places
 from asha_ray.farm.training.dataset import list_images
 from asha_ray.progress import Progress
-from asha_ray.spec import JobSpec, RenderSpec
+from asha_ray.spec import JobSpec, RenderSpec, TrainSpec
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_below, is_s3
 from asha_ray.storage.keys import digest_of, file_digest
@@ -39,7 +41,7 @@ class Inputs:
         Raises:
             StorageError: if one cannot be read or stored.
         """
-        if not isinstance(spec, RenderSpec):
+        if isinstance(spec, TrainSpec):
             images = [] if is_s3(spec.images) else list_images(spec.images)
             names = [Path(image).relative_to(spec.images).as_posix() for image in images]
             return spec.model_copy(update={"images": self._folder(spec.images, names)})
@@ -49,16 +51,25 @@ class Inputs:
         if features.model_dir:
             place = self._folder(features.model_dir, _files_in(features.model_dir))
             features = features.model_copy(update={"model_dir": place})
+        own: dict[str, Any] = {}
+        if isinstance(spec, RenderSpec):
+            own["audio"] = self._file(spec.audio)
+        else:
+            own["rules"] = tuple(with_places(rule, self._any) for rule in spec.rules)
+        placed = {"model": self._model(spec.model), "motion": motion, "features": features}
+        return spec.model_copy(update={**own, **placed})
+
+    def _model(self, uri: str) -> str:
         # Its config last: without it a directory is no model yet.
-        parts = sorted(FILES, key=lambda name: name == CONFIG)
-        return spec.model_copy(
-            update={
-                "audio": self._file(spec.audio),
-                "model": self._folder(spec.model, parts),
-                "motion": motion,
-                "features": features,
-            }
-        )
+        return self._folder(uri, sorted(FILES, key=lambda name: name == CONFIG))
+
+    def _any(self, uri: str) -> str:
+        """A file, or a folder of a rule's: a model, or what a separator is made of."""
+        if is_s3(uri) or Path(uri).is_file():
+            return self._file(uri)
+        if (Path(uri) / CONFIG).is_file():
+            return self._model(uri)
+        return self._folder(uri, _files_in(uri))
 
     def _file(self, uri: str) -> str:
         if is_s3(uri):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asha_ray.spec import Prices
+from asha_ray.storage.journal import number
 
 HOUR_S = 3600.0
 
@@ -29,8 +30,8 @@ class Meter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._prices, self._clock = prices, clock
-        self.gpu_s = _number(before, "gpu_s")
-        self.cpu_s = _number(before, "cpu_s")
+        self.gpu_s = number(before or {}, "gpu_s")
+        self.cpu_s = number(before or {}, "cpu_s")
         self._num_workers, self._gpus, self._cpus = 0, 0.0, 0.0
         self._since = clock()
 
@@ -59,10 +60,3 @@ class Meter:
             return None
         hours = self.gpu_s * self._prices.gpu_hour + self.cpu_s * self._prices.cpu_hour
         return hours / HOUR_S
-
-
-def _number(data: Mapping[str, Any] | None, name: str) -> float:
-    try:
-        return max(0.0, float((data or {}).get(name, 0.0)))
-    except (TypeError, ValueError):
-        return 0.0

@@ -10,7 +10,7 @@ from asha_ray.config import Target
 from asha_ray.errors import AshaError, JobError
 from asha_ray.farm.jobs.cancel import require_its_cluster
 from asha_ray.storage.jobs import Job, Jobs
-from asha_ray.storage.journal import age_s, is_alive, read_heartbeat, read_log
+from asha_ray.storage.journal import age_s, is_alive, moment, read_heartbeat, read_log
 
 State = Literal["pending", "running", "done", "failed", "stopped", "lost"]
 PENDING_S = 120.0
@@ -247,8 +247,6 @@ def _before_its_driver(jobs: Jobs, job: Job, target: Target | None) -> tuple[Sta
     return "pending", ""
 
 
-def _seconds_since(moment: str) -> float:
-    try:
-        return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
-    except (ValueError, TypeError):
-        return float("inf")
+def _seconds_since(text: str) -> float:
+    then = moment(text)
+    return (datetime.now(UTC) - then).total_seconds() if then else float("inf")

@@ -22,7 +22,7 @@ from asha_ray.farm.jobs.shipping import send_command
 from asha_ray.farm.on_ray.dashboard import RAY_HERE, Dashboard
 from asha_ray.farm.places import absolute_paths
 from asha_ray.progress import NullProgress, Progress
-from asha_ray.spec import JobSpec, Prices, RenderSpec, build_job
+from asha_ray.spec import JobSpec, Prices, TrainSpec, build_job
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.jobs import Job, Jobs, new_job_id
 from asha_ray.storage.journal import age_s, is_alive, read_heartbeat
@@ -57,7 +57,7 @@ def submit(
     check_room(spec, cluster.nodes(), can_grow=cluster.can_grow())
     if is_s3(work):
         spec = Inputs(work, progress).place(spec)
-    if isinstance(spec, RenderSpec):
+    if not isinstance(spec, TrainSpec):
         run = spec.run.model_copy(update={"work": spec.run.work or work, "executor": "ray"})
         spec = spec.model_copy(update={"run": run})
     job = Job(

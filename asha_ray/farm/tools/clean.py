@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from typing import TypeVar
 
@@ -248,7 +247,7 @@ class _Found:
 
     def _look_at_heard(self, heard: list[_Heard]) -> None:
         with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="asha-note") as threads:
-            audios = threads.map(partial(_audio_of, self.work), heard)
+            audios = threads.map(lambda item: audio_of(self.work, item.kind, item.key), heard)
             for item, audio in zip(heard, audios, strict=True):
                 item.audio = audio
                 why = "needed" if self.blocked else self.why_kept(item)
@@ -362,12 +361,17 @@ class _Deletion:
         return render.num_bytes
 
 
-def _audio_of(work: str, item: _Heard) -> str | None:
-    """The digest of the sound file that features or stems belong to, None if nothing tells it."""
-    root = WorkRoot(work)
-    uri = root.features_note_uri(item.key)
-    if item.kind == "stems":
-        uri = join(work, "stems", item.key, TRACK)
+def audio_of(work: str, kind: str, key: str) -> str | None:
+    """The digest of the sound file that features or stems belong to, None if nothing tells it.
+
+    Args:
+        work: a work root.
+        kind: `features` or `stems`.
+        key: of them.
+    """
+    uri = WorkRoot(work).features_note_uri(key)
+    if kind == "stems":
+        uri = join(work, "stems", key, TRACK)
     try:
         note = json.loads(storage_of(work).read(uri))
     except (NotFoundError, ValueError, RecursionError):

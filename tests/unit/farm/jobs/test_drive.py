@@ -285,3 +285,17 @@ def test_frames_that_are_lost_again_do_not_turn_time_back(clock: Clock) -> None:
     progress.advance(-20)
     assert told.last["done"] == 0
     assert told.last["left_s"] is None
+
+
+def test_an_archive_of_which_something_is_parked_has_not_succeeded(
+    jobs: Jobs, work_is: Any
+) -> None:
+    """Whoever waits for the job's end must hear that a person is needed."""
+    spec = {"kind": "archive", "source": "/in", "output": "/out", "model": "/m"}
+    job = a_job(jobs, spec)
+    result = {"output": "/out", "done": 7, "parked": 2, "refused": 0, "is_whole": False}
+    work_is(lambda _: result)
+    with pytest.raises(JobError, match=r"2 shows are parked .* `asha-ray archive status /out`"):
+        drive(job.job_id, jobs.work, 1, NullProgress())
+    last = beat(jobs, job.job_id)
+    assert (last["state"], last["kind"], last["result"]["done"]) == ("failed", "archive", 7)

@@ -48,7 +48,9 @@ def test_an_earlier_attempt_counts(clock: Clock) -> None:
     assert meter.cost == pytest.approx(2.0 + 1.0)
 
 
-@pytest.mark.parametrize("before", [None, {}, {"gpu_s": "much"}, {"gpu_s": -5}, {"gpu_s": None}])
+@pytest.mark.parametrize(
+    "before", [None, {}, {"gpu_s": "much"}, {"gpu_s": -5}, {"gpu_s": None}, {"gpu_s": 10**400}]
+)
 def test_a_damaged_heartbeat_costs_nothing(clock: Clock, before: dict | None) -> None:
     assert Meter(PRICES, before, clock).cost == 0
 

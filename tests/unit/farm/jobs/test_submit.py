@@ -25,7 +25,8 @@ from asha_ray.farm.jobs.cancel import cancel
 from asha_ray.farm.jobs.submit import retry, submit
 from asha_ray.farm.on_ray.dashboard import RayJob
 from asha_ray.progress import NullProgress
-from asha_ray.spec import RenderSpec, TrainSpec
+from asha_ray.spec import ArchiveSpec, RenderSpec, TrainSpec, build_job
+from asha_ray.spec import build as build_spec
 from asha_ray.storage.jobs import Jobs
 from asha_ray.storage.journal import now
 from asha_ray.vae.architecture import architecture_of, build
@@ -410,3 +411,61 @@ class TestCancel:
         beat(jobs, job.job_id, state=state)
         with pytest.raises(JobError, match=f"it has ended already, {state}"):
             cancel(job.job_id, target)
+
+
+@pytest.fixture
+def archive(tmp_path: Path, model: Path) -> ArchiveSpec:
+    shows = tmp_path / "shows"
+    shows.mkdir()
+    (shows / "a.mp3").write_bytes(b"x")
+    rule = {"match": {"path": "*jazz*"}, "model": str(model), "video": {"crf": 30}}
+    return build_spec(
+        ArchiveSpec,
+        {"source": shows, "output": tmp_path / "videos", "model": model, "rules": [rule]},
+    )
+
+
+def test_an_archive_is_a_job_like_any_other(
+    archive: ArchiveSpec, target: Target, cluster: FakeCluster, jobs: Jobs
+) -> None:
+    job = submit(archive, target)
+    assert job.kind == "archive"
+    kept = jobs.read(job.job_id).spec
+    assert build_job(kept) == archive.model_copy(
+        update={"run": archive.run.model_copy(update={"work": jobs.work})}
+    )
+    assert len(cluster.submitted) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "told"),
+    [
+        ({"rules": [{"video": {"crf": 99}}]}, SpecError, r"rules\.0\.video\.crf"),
+        ({"names": "{nonsense}"}, SpecError, "names"),
+        ({"source": "/nowhere"}, NotFoundError, "source: /nowhere: there is no file below it"),
+        ({"rules": [{"model": "/nowhere"}]}, ModelError, "/nowhere"),
+    ],
+    ids=["rule", "pattern", "source", "model of a rule"],
+)
+def test_an_archive_that_cannot_be_is_refused_before_anything_goes(
+    changes: dict[str, Any],
+    error: type[AshaError],
+    told: str,
+    archive: ArchiveSpec,
+    target: Target,
+    cluster: FakeCluster,
+) -> None:
+    plain = archive.model_dump(mode="json", exclude_defaults=True)
+    with pytest.raises(error, match=told):
+        submit(build_spec(ArchiveSpec, {**plain, **changes}), target)
+    assert cluster.submitted == []
+
+
+def test_an_archive_on_this_machine_alone_is_not_sent_along(
+    archive: ArchiveSpec, target: Target, cluster: FakeCluster
+) -> None:
+    """Terabytes of shows would go through the job's work root."""
+    spec = archive.model_copy(update={"output": "s3://bucket/videos"})
+    with pytest.raises(SpecError, match=r"source: .* lies on this machine"):
+        submit(spec, replace(target, work="s3://bucket/work", shared_disk=False))
+    assert cluster.submitted == []
