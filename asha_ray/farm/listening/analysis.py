@@ -142,7 +142,15 @@ def analyze_uri(
 
 
 def kept_features(job: AnalysisJob, work: str) -> Features | None:
+    """What an earlier analysis left in a work root, see `kept_analysis`."""
+    known = kept_analysis(job, work)
+    return known.features if known else None
+
+
+def kept_analysis(job: AnalysisJob, work: str) -> Analysis | None:
     """What an earlier analysis left in a work root; nothing is measured, nothing written.
+
+    That may have been at another frame rate: what follows from what was measured is no work.
 
     Raises:
         AudioError: if the track is no file.
@@ -150,9 +158,10 @@ def kept_features(job: AnalysisJob, work: str) -> Features | None:
     """
     with storage_of(job.audio).local_copy(job.audio) as path:
         require_sound_file(path)
-        key = _Listener(job, path, file_digest(path), work, Spread(), NullProgress()).key
-    known = _read_kept(work, key)
-    return known[0] if known else None
+        digest = file_digest(path)
+        listener = _Listener(job, path, digest, work, Spread(), NullProgress())
+    known = _read_kept(work, listener.key) or listener.measured()
+    return Analysis(known[0], digest, listener.key, known[1]) if known else None
 
 
 class _Listener:
@@ -189,18 +198,31 @@ class _Listener:
 
     def listen(self) -> tuple[Features, int]:
         """The features, and how many samples were damaged."""
-        fps, settings = Fraction(self._job.fps), self._job.settings
         if self._job.separator:
             self._both()
         else:
             self._finish("mix", self._mix())
         give_back()
+        known = self.measured()
+        if known is None:
+            raise StorageError(
+                f"reading what was measured of {self._job.audio} from {self._work}: it is gone or "
+                "torn; run the command again"
+            )
+        return known
+
+    def measured(self) -> tuple[Features, int] | None:
+        """What follows from what is kept of the mix and all stems; None where one is not."""
+        fps, settings = Fraction(self._job.fps), self._job.settings
         # Read back one by one: while a track was separated, none of this was held.
-        mix = self._kept_grid("mix")
-        parts = {
-            stem: features_at(self._kept_grid(self._source(stem)), fps, settings)
-            for stem in self._job.stems
-        }
+        mix, parts = self._grid("mix"), {}
+        for stem in self._job.stems:
+            grid = self._grid(self._source(stem)) if mix is not None else None
+            if grid is None:
+                return None
+            parts[stem] = features_at(grid, fps, settings)
+        if mix is None:
+            return None
         return replace(features_at(mix, fps, settings), stems=parts), mix.num_replaced
 
     def _both(self) -> None:
@@ -289,15 +311,6 @@ class _Listener:
         _keep(self._work, key, self._audio_digest, as_features(grid), grid.num_replaced)
         del grid
         give_back()
-
-    def _kept_grid(self, source: str) -> GridFeatures:
-        grid = self._grid(source)
-        if grid is None:
-            raise StorageError(
-                f"reading what was measured of {self._job.audio} from {self._work}: it is gone or "
-                "torn; run the command again"
-            )
-        return grid
 
     def _told(self, pcm: PcmStream, tell: bool) -> PcmStream:
         """The same stream, which tells how far it was read, and ends when nobody wants it."""

@@ -5,16 +5,17 @@ round measures each stage of each setting once, rounds repeat, and medians are c
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from asha_ray import ffmpeg
-from asha_ray.errors import SpecError
+from asha_ray.errors import AshaError, SpecError
 from asha_ray.farm.models import load_files
 from asha_ray.farm.rendering.numerics import MIN_PSNR_DB, choose, psnr_db, read_table, write_table
 from asha_ray.farm.rendering.plan import ENCODER_THREADS, cpu_threads
 from asha_ray.farm.rendering.worker import decoders_for
+from asha_ray.farm.tools.bench_machine import measure_machine, now
 from asha_ray.farm.tools.bench_stages import (
     STAGES,
     PeakMemory,
@@ -23,8 +24,17 @@ from asha_ray.farm.tools.bench_stages import (
     Stages,
     sample_model,
 )
+from asha_ray.farm.tools.rates import (
+    PipelineRate,
+    Rates,
+    architecture_digest,
+    merged,
+    read_rates,
+    write_rates,
+)
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.spec import parse_size
+from asha_ray.vae.architecture import Architecture
 from asha_ray.vae.generator import pick_device
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.vae.numerics import DTYPES, Row, describe, device_kind, numerics_of
@@ -83,6 +93,8 @@ class BenchResult:
         peak_bytes: largest resident memory of this process and all it started, together.
         tuned: what was written for this kind of device, None without `tune`.
         table: where it was written, empty without `tune`.
+        rates: what `plan` needs of it.
+        rates_file: where these are kept, with those of earlier measurements.
     """
 
     kind: str
@@ -93,10 +105,20 @@ class BenchResult:
     peak_bytes: int
     tuned: Row | None = None
     table: str = ""
+    rates: Rates = field(default_factory=Rates)
+    rates_file: str = ""
 
     def document(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+        """As plain data; `plan --rates` takes it too."""
+        return {**asdict(self), "rates": self.rates.model_dump(mode="json")}
+
+
+class _Steady(NamedTuple):
+    """One segment that goes on and on: frames a second, and seconds that it takes beside them."""
+
+    rate: float
+    begin_s: float
+    bits_per_pixel: float
 
 
 def bench(
@@ -122,11 +144,12 @@ def bench(
         progress: hears how far it is.
 
     Raises:
-        SpecError: if a setting or size cannot be understood.
+        SpecError: if a setting or size cannot be understood, or this user's rates cannot be read.
         ModelError: if the model cannot be loaded.
     """
     progress = progress or NullProgress()
     parsed = [_size(text) for text in sizes]
+    read_rates()  # what is measured in minutes must not end at a file that cannot be added to
     files = load_files(model, decoder_only=True) if model else sample_model()
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
     kind = device_kind(pick_device())
@@ -137,22 +160,64 @@ def bench(
         if tuned:
             path = write_table({**read_table(), kind: tuned})
             settings["default"] = replace(default, numerics=numerics_of(kind, {kind: tuned}))
-        rows = [
-            row
-            for size in parsed
-            for row in _measure(files, size, settings, rounds, seconds, progress)
-        ]
+        rows, steady = [], {}
+        for size in parsed:
+            measured, steady[size] = _measure(files, size, settings, rounds, seconds, progress)
+            rows += measured
+    machine = measure_machine(kind, model, quick=quick, progress=progress)
     chosen = settings["default"]
+    costs = [row.cost_ms["pipeline"] for row in rows if row.setting == "default"]
+    rates = Rates(
+        pipelines=tuple(
+            _pipeline_rate(chosen, files.architecture, size, steady[size], cost)
+            for size, cost in zip(parsed, costs, strict=True)
+        ),
+        machines=(machine,),
+    )
     return BenchResult(
         kind=kind,
         cores=cpu_threads(),
         numerics=describe(chosen.numerics),
-        encoder=f"{chosen.encoder.codec} {chosen.encoder.preset} crf {chosen.encoder.crf}, "
-        f"{chosen.encoder.threads} threads",
+        encoder=_in_words(chosen.encoder),
         rows=tuple(rows),
         peak_bytes=memory.peak_bytes,
         tuned=tuned,
         table=str(path) if tuned else "",
+        rates=rates,
+        rates_file=_kept(rates, progress),
+    )
+
+
+def _kept(rates: Rates, progress: Progress) -> str:
+    """Where rates are kept now; empty, and a note, where they cannot be written."""
+    try:
+        return str(write_rates(merged(read_rates(), rates)))
+    except (OSError, AshaError) as error:
+        progress.note(f"keeping rates for `asha-ray plan`: {error}; keep what --json prints")
+        return ""
+
+
+def _in_words(encoder: EncoderSettings) -> str:
+    return f"{encoder.codec} {encoder.preset} crf {encoder.crf}, {encoder.threads} threads"
+
+
+def _pipeline_rate(
+    setting: Setting, architecture: Architecture, size: Size, steady: _Steady, cost_ms: float
+) -> PipelineRate:
+    width, height = architecture.image_size
+    return PipelineRate(
+        kind=setting.numerics.kind,
+        model=architecture_digest(architecture),
+        model_name=f"{architecture.name} {width}x{height}",
+        size=size,
+        cores=cpu_threads(),
+        frames_per_s=steady.rate,
+        chunk_s=steady.begin_s,
+        cost_ms=cost_ms,
+        bits_per_pixel=steady.bits_per_pixel,
+        encoder=_in_words(setting.encoder),
+        crf=setting.encoder.crf,
+        time=now(),
     )
 
 
@@ -218,22 +283,46 @@ def _measure(
     rounds: int,
     seconds: float,
     progress: Progress,
-) -> Iterator[Measured]:
+) -> tuple[list[Measured], _Steady]:
     name = f"{size[0]}x{size[1]}"
     progress.stage(f"measuring {name}", rounds * len(settings), "rounds")
     benches = {label: Stages(files, replace(s, size=size)) for label, s in settings.items()}
     rounds_of: dict[str, list[dict[str, Reading]]] = {label: [] for label in settings}
+    least: list[Reading] = []
     try:
         for _ in range(rounds):
             for label, stages in benches.items():
                 found = {stage: stages.measure(stage, seconds) for stage in STAGES}
                 rounds_of[label].append(found)
                 progress.advance()
+            least.append(benches["default"].measure("pipeline", 0.0))
     finally:
         for stages in benches.values():
             stages.close()
-    for label, readings in rounds_of.items():
-        yield _summary(name, label, readings, shared=settings[label].numerics.device == "cpu")
+    rows = [
+        _summary(name, label, readings, shared=settings[label].numerics.device == "cpu")
+        for label, readings in rounds_of.items()
+    ]
+    long = [found["pipeline"] for found in rounds_of["default"]]
+    return rows, _steady(size, long, least)
+
+
+def _steady(size: Size, long: Sequence[Reading], least: Sequence[Reading]) -> _Steady:
+    """What a chunk's frames take and what its beginning and end do, told apart by two lengths.
+
+    Where noise, or a stage as short, hides the difference, all counts as frames.
+    """
+    pairs = []
+    for most, little in zip(long, least, strict=True):
+        most_s, little_s = most.num_frames / most.rate, little.num_frames / little.rate
+        frames, seconds = most.num_frames - little.num_frames, most_s - little_s
+        rate = frames / seconds if frames > 0 and seconds > 0 else float("inf")
+        begin_s = little_s - little.num_frames / rate
+        is_told = rate < float("inf") and begin_s > 0
+        pairs.append((rate, begin_s) if is_told else (most.rate, 0.0))
+    bits = [8 * r.num_bytes / (r.num_frames * size[0] * size[1]) for r in long]
+    rate, begin_s = (median(values) for values in zip(*pairs, strict=True))
+    return _Steady(rate, begin_s, median(bits))
 
 
 def _summary(

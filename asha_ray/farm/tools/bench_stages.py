@@ -49,11 +49,14 @@ class Setting:
 class Reading(NamedTuple):
     """One stage, once: frames per second, and milliseconds of CPU time for each frame.
 
-    The cost counts ffmpeg's too, and hardly feels who else uses the machine.
+    The cost counts ffmpeg's too, and hardly feels who else uses the machine. `num_bytes` is what a
+    segment of all of them takes, where the stage makes one.
     """
 
     rate: float
     cost_ms: float
+    num_frames: int = 0
+    num_bytes: int = 0
 
 
 def _cpu_seconds() -> float:
@@ -101,6 +104,7 @@ class Stages:
         prepare()
         self._decoders = Decoders(setting.num_decoders, numerics.threads, numerics.device)
         self._path = sample_path(files.keyframes, files.architecture.latent_dim)
+        self._num_bytes = 0
         self._frames = self._sample_frames()
 
     def measure(self, stage: str, seconds: float) -> Reading:
@@ -111,10 +115,12 @@ class Stages:
             "encode": self._encode,
             "pipeline": self._pipeline,
         }[stage]
+        self._num_bytes = 0
         started, used = time.perf_counter(), _cpu_seconds()
         num_frames = run(started + seconds)
         wall_s = time.perf_counter() - started
-        return Reading(num_frames / wall_s, 1000 * (_cpu_seconds() - used) / num_frames)
+        cost_ms = 1000 * (_cpu_seconds() - used) / num_frames
+        return Reading(num_frames / wall_s, cost_ms, num_frames, self._num_bytes)
 
     def close(self) -> None:
         """End its threads."""
@@ -193,7 +199,9 @@ class Stages:
         setting = self._setting
         with scratch_folder("bench") as folder:
             path = folder / "segment.mp4"
-            return encode_segment(batches, path, setting.size, FPS, setting.encoder)
+            num_frames = encode_segment(batches, path, setting.size, FPS, setting.encoder)
+            self._num_bytes = path.stat().st_size
+            return num_frames
 
 
 class PeakMemory:

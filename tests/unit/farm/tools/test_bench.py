@@ -1,5 +1,6 @@
 """`bench`: it measures what a render does, says what it compared, and keeps what it found."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,7 +10,14 @@ from asha_ray.cli.report import bench_text
 from asha_ray.errors import SpecError
 from asha_ray.farm.rendering.numerics import read_table
 from asha_ray.farm.tools import bench as module
-from asha_ray.farm.tools.bench import BenchResult, _changed, _default, _summary, bench
+from asha_ray.farm.tools.bench import (
+    BenchResult,
+    _changed,
+    _default,
+    _steady,
+    _summary,
+    bench,
+)
 from asha_ray.farm.tools.bench_stages import (
     STAGES,
     PeakMemory,
@@ -18,6 +26,14 @@ from asha_ray.farm.tools.bench_stages import (
     sample_model,
     sample_path,
 )
+from asha_ray.farm.tools.rates import (
+    MachineRate,
+    Rates,
+    architecture_digest,
+    rates_path,
+    read_rates,
+)
+from asha_ray.progress import NullProgress
 from asha_ray.vae.architecture import architecture_of
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.vae.numerics import device_kind
@@ -33,6 +49,15 @@ def small_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUICK_SECONDS", 0.02)
     monkeypatch.setattr(module, "pick_device", lambda: "cpu")
     monkeypatch.setattr(module, "TUNE_BATCHES", {"cpu": (1, 2)})
+    monkeypatch.setattr(module, "measure_machine", lambda kind, *_, **__: machine(kind))
+
+
+def machine(kind: str) -> MachineRate:
+    """In place of what starts Ray."""
+    start_s = {"serial": 3.0, "ray": 8.0}
+    return MachineRate(
+        kind=kind, cores=2, listen=100, join=90, import_s=2, start_s=start_s, time="2024-01-01"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +95,71 @@ def test_people_see_all_of_it() -> None:
     assert {"decode", "convert", "encode", "pipeline", "bound"} <= set(text.split())
     assert "fp32" in text
     assert device_kind("cpu") in text
+
+
+def test_what_a_plan_needs_is_kept_and_told(tmp_path: Path) -> None:
+    """`plan` right after `bench` would find nothing to reckon with."""
+    bench(sizes=("64x36",), quick=True)
+    result = bench(sizes=("32x32",), quick=True)
+
+    assert [(rate.size, rate.model) for rate in read_rates().pipelines] == [
+        (size, architecture_digest(TINY)) for size in ((64, 36), (32, 32))
+    ]
+    assert read_rates().machine(device_kind("cpu")) == machine(device_kind("cpu"))
+    assert result.rates_file in bench_text(result)
+    printed = tmp_path / "printed.json"
+    printed.write_text(json.dumps(result.document()))
+    assert read_rates(str(printed)) == result.rates
+    (rate,) = result.rates.pipelines
+    assert (rate.kind, rate.crf, rate.model_name) == (device_kind("cpu"), 18, "seed 32x32")
+    assert 0 < rate.bits_per_pixel < 100
+
+
+def test_rates_that_cannot_be_added_to_are_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes minutes, and all of it would be lost."""
+    rates_path().parent.mkdir(parents=True)
+    rates_path().write_text('{"version": 2}')
+    monkeypatch.setattr(module, "_measure", None)
+    with pytest.raises(SpecError, match=r"rates\.json: its version is 2, not 1; measure anew"):
+        bench(sizes=("32x32",), quick=True)
+
+
+def test_rates_that_cannot_be_written_are_told_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes: list[str] = []
+
+    class Notes(NullProgress):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    def full(rates: Rates) -> Path:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(module, "write_rates", full)
+    result = bench(sizes=("32x32",), quick=True, progress=Notes())
+    assert (result.rates_file, len(result.rates.pipelines)) == ("", 1)
+    assert "no space left; keep what --json prints" in notes[-1]
+    assert "asha-ray plan" not in bench_text(result)
+
+
+@pytest.mark.parametrize(
+    ("little_s", "rate", "begin_s"),
+    [(0.3, 100.0, 0.2), (0.05, 1010 / 10.3, 0.0), (10.4, 1010 / 10.3, 0.0)],
+    ids=["told apart", "quicker than any frame", "as slow as a long one"],
+)
+def test_a_chunks_beginning_is_told_from_its_frames(little_s, rate, begin_s) -> None:
+    """Frames would seem slower than they are, and short chunks as good as long ones."""
+    long = Reading(1010 / 10.3, 1.0, 1010, 12_625)
+    little = Reading(10 / little_s, 1.0, 10, 100)
+
+    found = _steady((10, 10), [long], [little])
+
+    assert found.rate == pytest.approx(rate)
+    assert found.begin_s == pytest.approx(begin_s)
+    assert found.bits_per_pixel == pytest.approx(1.0)
 
 
 def test_tuning_writes_the_table_that_renders_read() -> None:
@@ -136,7 +226,9 @@ def test_stages_work_again_and_again(files: ModelFiles, default) -> None:
     stages = Stages(files, default)
     try:
         for stage in (*STAGES, *STAGES):
-            assert min(stages.measure(stage, 0.0)) > 0
+            reading = stages.measure(stage, 0.0)
+            assert min(reading[:3]) > 0
+            assert (reading.num_bytes > 0) == (stage in ("encode", "pipeline"))
     finally:
         stages.close()
 
