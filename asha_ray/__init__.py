@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asha_ray.api import (
         analyze,
+        archive,
+        archive_forget,
+        archive_report,
+        archive_retry,
+        archive_status,
         bench,
         cancel_job,
         clean,
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
         list_jobs,
         load_model,
         path,
+        plan,
         render,
         retry_job,
         sample,
@@ -38,16 +44,22 @@ if TYPE_CHECKING:
         train,
     )
     from asha_ray.errors import AshaError
-    from asha_ray.spec import RenderSpec, TrainSpec
+    from asha_ray.spec import ArchiveSpec, RenderSpec, TrainSpec
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArchiveSpec",
     "AshaError",
     "RenderSpec",
     "TrainSpec",
     "__version__",
     "analyze",
+    "archive",
+    "archive_forget",
+    "archive_report",
+    "archive_retry",
+    "archive_status",
     "bench",
     "cancel_job",
     "clean",
@@ -61,6 +73,7 @@ __all__ = [
     "list_jobs",
     "load_model",
     "path",
+    "plan",
     "render",
     "retry_job",
     "sample",
@@ -72,6 +85,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ArchiveSpec": "asha_ray.spec",
     "AshaError": "asha_ray.errors",
     "RenderSpec": "asha_ray.spec",
     "TrainSpec": "asha_ray.spec",

@@ -8,19 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from asha_ray.config import find_target
+from asha_ray.config import find_target, read_config
 from asha_ray.errors import JobError, SpecError
 from asha_ray.progress import Progress
 from asha_ray.spec import (
     ANALYZE_OPTIONS,
+    ARCHIVE_OPTIONS,
     MAX_SPEC_BYTES,
     PATH_OPTIONS,
     RENDER_OPTIONS,
     STEMS_OPTIONS,
     TRAIN_OPTIONS,
     AnalyzeSettings,
+    ArchiveSpec,
     JobSpec,
     PathSettings,
+    Prices,
     RenderSpec,
     StemsSettings,
     TrainSpec,
@@ -34,6 +37,9 @@ from asha_ray.spec import (
 from asha_ray.values import Features, FloatArray
 
 if TYPE_CHECKING:
+    from asha_ray.farm.archive.archive import ArchiveResult
+    from asha_ray.farm.archive.forget import Forgotten
+    from asha_ray.farm.archive.status import ArchiveStatus
     from asha_ray.farm.jobs.cancel import Cancelled
     from asha_ray.farm.jobs.status import JobStatus
     from asha_ray.farm.listening.separate import StemsResult
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from asha_ray.farm.tools.clean import CleanResult
     from asha_ray.farm.tools.demo import DemoResult
     from asha_ray.farm.tools.doctor import Finding
+    from asha_ray.farm.tools.forecast import Forecast
     from asha_ray.farm.tools.inspect import Inspection
     from asha_ray.farm.tools.sample import SampleResult
     from asha_ray.farm.training.train import TrainResult
@@ -244,6 +251,52 @@ def render(
     return run(spec, progress)
 
 
+def plan(
+    what: StrPath | RenderSpec | TrainSpec | ArchiveSpec,
+    *,
+    model: StrPath | None = None,
+    out: StrPath | None = None,
+    config: StrPath | Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    rates: StrPath | None = None,
+    rate: float | None = None,
+    prices: Prices | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> "Forecast":
+    """What a render, a training or an archive would take; nothing is rendered or written.
+
+    Args:
+        what: a sound file; a spec file (`.yaml`); a folder of sound files, which is an archive; or
+            a spec.
+        model: a model directory.
+        out: where the video or the archive would go.
+        config: a spec file, or its content; other arguments override it.
+        workers: how many a cluster has: each a GPU, or the cores of a machine.
+        rates: a file of rates, or what `bench --json` printed; this user's own where None.
+        rate: frames per second of one worker, instead of what was measured.
+        prices: what an hour costs; some of it (`gpu_hour`, `cpu_hour`, `currency`) is laid over
+            what the configuration file says.
+        **options: see `RENDER_OPTIONS`, and `ARCHIVE_OPTIONS` of an archive.
+
+    Raises:
+        SpecError: if there is no rate, saying how to get one.
+        AshaError: another of its kinds.
+    """
+    from asha_ray.farm.tools.plan import is_spec_file, spec_of
+    from asha_ray.farm.tools.plan import plan as run
+
+    given = {"model": _text(model), "out": _text(out), "workers": workers, **options}
+    if not isinstance(what, RenderSpec | TrainSpec | ArchiveSpec):
+        place = fspath(what)
+        if is_spec_file(place) and config is not None:
+            raise SpecError(f"plan {place}: it is a spec file itself; leave config out")
+        data = _read_config(place if is_spec_file(place) else config)
+        what = spec_of(place, data, given)
+    elif config is not None or any(value is not None for value in given.values()):
+        raise SpecError("plan: options are laid over a file or a track, not over a spec")
+    return run(what, rates=_text(rates), rate=rate, prices=prices)
+
+
 def inspect(video: StrPath, *, decode: bool = True) -> "Inspection":
     """Measure a finished video and compare it with the record beside it.
 
@@ -352,6 +405,104 @@ def clean(
     from asha_ray.farm.tools.clean import clean as run
 
     return run(fspath(work), delete=delete, keep_days=keep_days, progress=progress)
+
+
+def archive(
+    source: StrPath | ArchiveSpec | None = None,
+    *,
+    model: StrPath | None = None,
+    out: StrPath | None = None,
+    config: StrPath | Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> "ArchiveResult":
+    """Make a video of every show of an archive that has none yet.
+
+    Args:
+        source: a folder or prefix with sound files; or a whole `ArchiveSpec`.
+        model: a model directory.
+        out: a folder or prefix for the videos, the catalogue and the ledger.
+        config: a spec file, or its content; other arguments override it.
+        progress: hears how far it is.
+        **options: see `ARCHIVE_OPTIONS`.
+
+    Raises:
+        AshaError: what hinders all shows; one that fails by itself is parked, and the result says.
+    """
+    from asha_ray.farm.archive.archive import archive as run
+
+    if isinstance(source, ArchiveSpec):
+        spec = source
+    else:
+        given = {"source": _text(source), "model": _text(model), "out": _text(out), **options}
+        spec = build(ArchiveSpec, with_options(_read_config(config), given, ARCHIVE_OPTIONS))
+    return run(spec, progress, prices=read_config().prices)
+
+
+def archive_status(output: StrPath) -> "ArchiveStatus":
+    """How far an archive is, and what needs a person.
+
+    Args:
+        output: of the archive.
+
+    Raises:
+        NotFoundError: if there is none.
+    """
+    from asha_ray.farm.archive.ask import read_status as run
+
+    return run(fspath(output))
+
+
+def archive_report(output: StrPath) -> str:
+    """Write a page that shows an archive to people; returns where it is.
+
+    Args:
+        output: of the archive; the page is `report.html` in it.
+
+    Raises:
+        NotFoundError: if there is no archive.
+    """
+    from asha_ray.farm.archive.ask import report as run
+
+    return run(fspath(output))
+
+
+def archive_retry(
+    output: StrPath, shows: Sequence[str] = (), *, progress: Progress | None = None
+) -> "ArchiveResult":
+    """Try shows of an archive again, with the settings of its last run.
+
+    Args:
+        output: of the archive.
+        shows: their paths, ids, or parts of these; all that are parked where there are none.
+        progress: hears how far it is.
+
+    Raises:
+        AshaError: if there is no such archive or show, or what hinders all shows.
+    """
+    from asha_ray.farm.archive.ask import retry as run
+
+    return run(fspath(output), shows, progress, prices=read_config().prices)
+
+
+def archive_forget(
+    output: StrPath, show: str, *, dry_run: bool = False, progress: Progress | None = None
+) -> "Forgotten":
+    """Take a show of an archive down for good, with all that was made for it.
+
+    Args:
+        output: of the archive.
+        show: its path, its video's, its id, or a part of one that no other has; the whole path
+            of one that has not ended yet.
+        dry_run: only say what would be removed.
+        progress: hears of each stage.
+
+    Raises:
+        AshaError: if there is no such show, or a run has it in hand.
+    """
+    from asha_ray.farm.archive.ask import forget as run
+
+    return run(fspath(output), show, dry_run=dry_run, progress=progress)
 
 
 def submit(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext, ForkServerContext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psutil
 
@@ -79,7 +79,7 @@ class Render:
     def arguments(self) -> list[str]:
         named = self.settings().items()
         options = [f"--{name.replace('_', '-')}={value}" for name, value in named]
-        return [self.audio, *options]
+        return ["render", self.audio, *options]
 
     def kept(self) -> dict[str, tuple[bytes, str | None]]:
         """Every valid record, with what would change if its segment were made again."""
@@ -172,6 +172,13 @@ def _unfinished_uploads(uri: str) -> list[Any]:
     return list(s3._client().list_multipart_uploads(Bucket=bucket).get("Uploads", []))
 
 
+class Work(Protocol):
+    """Something that a driver does."""
+
+    def arguments(self) -> list[str]:
+        """The command and its options."""
+
+
 class Stop:
     """A step at which whoever gets there n-th waits for its end."""
 
@@ -210,12 +217,12 @@ def fork_server() -> ForkServerContext:
 
 
 class Driver:
-    """`asha-ray render` as a process of its own, on a Ray that is there.
+    """`asha-ray` as a process of its own, on a Ray that is there.
 
     Args:
         context: starts it.
         folder: for what it says.
-        render: what it renders.
+        arguments: its command.
         address: of the Ray.
         environment: of its process, and no more than this.
         stop: where it, or a worker of its, shall wait for its end.
@@ -226,7 +233,7 @@ class Driver:
         self,
         context: BaseContext,
         folder: Path,
-        render: Render,
+        arguments: list[str],
         address: str,
         environment: Mapping[str, str],
         stop: Stop | None,
@@ -244,7 +251,7 @@ class Driver:
         folder.mkdir()
         self._stop, self._folder = stop, folder
         self._process: Any = context.Process(
-            target=run_command, args=(["render", *render.arguments(), "--json"], own, folder)
+            target=run_command, args=([*arguments, "--json"], own, folder)
         )
         self._process.start()
 

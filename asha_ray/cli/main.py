@@ -11,8 +11,9 @@ import psutil
 import typer
 
 import asha_ray
-from asha_ray.cli import jobs, options
+from asha_ray.cli import archive, jobs, options
 from asha_ray.cli.answer import answer
+from asha_ray.cli.plan import plan
 from asha_ray.cli.progress import ConsoleProgress, shown
 from asha_ray.errors import AshaError, SpecError
 
@@ -362,142 +363,15 @@ def path(
 
 
 @app.command()
+@options.taking(options.RENDER)
 def render(
     audio: Annotated[str | None, typer.Argument(help="A sound file.")] = None,
-    model: Annotated[str | None, typer.Option(help="A model directory.")] = None,
-    out: Annotated[str | None, typer.Option("--out", help="The video (.mp4).")] = None,
-    config: Annotated[
-        str | None, typer.Option(help="A spec file (YAML); other options override it.")
-    ] = None,
-    work: Annotated[
-        str | None, typer.Option(help="Where segments are kept. [default: .asha beside the output]")
-    ] = None,
-    fps: options.Fps = None,
-    size: Annotated[str | None, typer.Option(help="1920x1080 … [default: the model's own]")] = None,
-    fit: Annotated[
-        Literal["crop", "pad", "stretch"] | None,
-        typer.Option(help="How pictures are brought to that size. [default: crop]"),
-    ] = None,
-    motion: options.Motion = None,
-    keyframes: options.Keyframes = None,
-    keyframe_gap: options.KeyframeGap = None,
-    min_factor: options.MinFactor = None,
-    stems: options.Stems = None,
-    stem: options.Stem = None,
-    stems_model: options.StemsModel = None,
-    model_dir: options.ModelDir = None,
-    normalise: options.Normalise = None,
-    decay_time: options.DecayTime = None,
-    decay_rate: options.DecayRate = None,
-    decay_shape: options.DecayShape = None,
-    seed: options.Seed = None,
-    start: Annotated[float | None, typer.Option(help="Begin at this second. [default: 0]")] = None,
-    duration: Annotated[
-        float | None, typer.Option(help="Seconds. [default: to the end of the track]")
-    ] = None,
-    chunk_seconds: Annotated[
-        float | None, typer.Option(help="Length of the pieces of work. [default: 10]")
-    ] = None,
-    show: Annotated[
-        str | None,
-        typer.Option(help="The series it belongs to: its renders visit one family of keyframes."),
-    ] = None,
-    episode: Annotated[
-        str | None, typer.Option(help="A date or a name, which moves the show's tour on.")
-    ] = None,
-    codec: Annotated[
-        Literal["libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "auto"]
-        | None,
-        typer.Option(help="The encoder; auto takes the GPU's where it has one. [default: libx264]"),
-    ] = None,
-    crf: Annotated[
-        int | None, typer.Option(help="Quality: less is better, 0 is lossless. [default: 18]")
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Speed of the encoder. [default: veryfast]")
-    ] = None,
-    sound: Annotated[
-        Literal["aac", "copy"] | None,
-        typer.Option(
-            help="Encode the track, or copy it as it is where an mp4 takes it. [default: aac]"
-        ),
-    ] = None,
-    executor: options.ExecutorName = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Workers on Ray. [default: what the cluster holds]")
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None,
-        typer.Option(help="What decodes. [default: auto, a GPU where there is one]"),
-    ] = None,
-    gpus_per_worker: Annotated[
-        float | None,
-        typer.Option(
-            help="GPUs that each worker reserves on Ray: 0.25, 0.5, 1 … [default: as many workers "
-            "share a GPU as its node has cores for]"
-        ),
-    ] = None,
-    priority: Annotated[
-        int | None,
-        typer.Option(help="On a cluster that others use, higher goes first. [default: 0]"),
-    ] = None,
-    allow_mixed: Annotated[
-        bool | None,
-        typer.Option(
-            "--allow-mixed/--same-kind",
-            help="Let workers of different kinds of devices share a render. [default: same-kind]",
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool | None,
-        typer.Option(
-            "--fresh/--reuse", help="Render every chunk again, whatever is there. [default: reuse]"
-        ),
-    ] = None,
     as_json: options.Json = False,
+    **given: Any,
 ) -> None:
     """Render a video: a track, a model, and how they meet."""
     progress = ConsoleProgress()
-    result = asha_ray.render(
-        audio,
-        model=model,
-        out=out,
-        config=config,
-        progress=progress,
-        work=work,
-        fps=fps,
-        size=size,
-        fit=fit,
-        motion=motion,
-        keyframes=keyframes,
-        keyframe_gap=keyframe_gap,
-        min_factor=min_factor,
-        stems=stems,
-        stem=stem,
-        stems_model=stems_model,
-        model_dir=model_dir,
-        normalise=normalise,
-        decay_time=decay_time,
-        decay_rate=decay_rate,
-        decay_shape=decay_shape,
-        seed=seed,
-        show=show,
-        episode=episode,
-        start=start,
-        duration=duration,
-        chunk_seconds=chunk_seconds,
-        codec=codec,
-        crf=crf,
-        preset=preset,
-        sound=sound,
-        executor=executor,
-        workers=workers,
-        device=device,
-        gpus_per_worker=gpus_per_worker,
-        priority=priority,
-        allow_mixed=allow_mixed,
-        fresh=fresh,
-    )
+    result = asha_ray.render(audio, progress=progress, **given)
     progress.finish()
     answer(asdict(result), result.output, as_json=as_json)
 
@@ -613,8 +487,9 @@ def clean(
         raise typer.Exit(1)
 
 
+app.add_typer(archive.app, name="archive")
 app.add_typer(jobs.app, name="jobs")
-for command in (jobs.submit, jobs.schema):
+for command in (plan, jobs.submit, jobs.schema):
     app.command()(command)
 for hidden in (jobs.drive, jobs.probe):
     app.command(hidden=True)(hidden)

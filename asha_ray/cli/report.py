@@ -119,6 +119,8 @@ def bench_text(result: "BenchResult") -> str:
         "frames per second, medians; by cost: what decoding and encoding cost in CPU time, of what",
         f"the whole pipeline costs; at most {result.peak_bytes / 1e9:.2f} GB of memory in all",
     ]
+    if result.rates_file:
+        said.append(f"`asha-ray plan` reckons with {result.rates_file}")
     if result.tuned:
         said.append(f"renders on {result.kind} now follow {result.table}")
     return "\n".join(said)
@@ -133,8 +135,8 @@ def clean_text(result: "CleanResult") -> str:
     """What a work root holds as a table, its renders, and what became of what nobody needs."""
     lines: list[tuple[str, ...]] = [("", "needed", "", "not needed", "")]
     for kind, count in result.counts.items():
-        needed = (str(count.needed), _humane(count.needed_bytes))
-        lines.append((kind, *needed, str(count.unneeded), _humane(count.unneeded_bytes)))
+        needed = (str(count.needed), humane(count.needed_bytes))
+        lines.append((kind, *needed, str(count.unneeded), humane(count.unneeded_bytes)))
     said = table(lines, num_words=1)
     for state in ("running", "finished", "unfinished", "unknown"):
         of_state = [
@@ -154,7 +156,7 @@ def clean_text(result: "CleanResult") -> str:
 
 
 def _sentence(result: "CleanResult") -> str:
-    freed = _humane(result.freed_bytes)
+    freed = humane(result.freed_bytes)
     if result.blocked:
         unknown = "what is needed cannot be known, so that only temporaries may go"
         return f"{unknown}: {freed} {'were freed' if result.deleted else 'would be freed'}"
@@ -180,7 +182,8 @@ def table(lines: list[tuple[str, ...]], num_words: int) -> list[str]:
     ]
 
 
-def _humane(num_bytes: int) -> str:
+def humane(num_bytes: int) -> str:
+    """Bytes in three digits and a unit."""
     size = float(num_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:

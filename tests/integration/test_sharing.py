@@ -90,7 +90,8 @@ def start(environment: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
 
     def run(render: Render, on: Cluster) -> Driver:
         said = tmp_path / f"driver-{len(drivers)}"
-        drivers.append(Driver(fork_server(), said, render, on.address, environment, None, {}))
+        work = render.arguments()
+        drivers.append(Driver(fork_server(), said, work, on.address, environment, None, {}))
         return drivers[-1]
 
     yield run

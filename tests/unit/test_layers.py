@@ -40,7 +40,7 @@ ONE_DOOR = {
     "botocore": {"storage"},
     "mypy_boto3_s3": {"storage"},
     "torch": {"audio", "vae", "video", "farm"},
-    "av": {"video"},
+    "av": {"audio", "video"},
     "librosa": {"audio"},
     "numba": {"video"},
     "soundfile": {"audio", "farm"},

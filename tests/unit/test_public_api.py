@@ -20,13 +20,19 @@ from asha_ray import errors, spec
 from asha_ray.cli.main import app
 
 NAMES = """
-AshaError RenderSpec TrainSpec __version__ analyze bench cancel_job clean demo doctor
-fetch_stems_model follow_job inspect job_log job_status list_jobs load_model path render retry_job
-sample schema setup_spleeter_tf stems submit train
+ArchiveSpec AshaError RenderSpec TrainSpec __version__ analyze archive archive_forget
+archive_report archive_retry archive_status bench cancel_job clean demo doctor fetch_stems_model
+follow_job inspect job_log job_status list_jobs load_model path plan render retry_job sample
+schema setup_spleeter_tf stems submit train
 """
 
 SIGNATURES = {
     "analyze": "audio *out *plot *progress **options",
+    "archive": "source *model *out *config *progress **options",
+    "archive_forget": "output show *dry_run *progress",
+    "archive_report": "output",
+    "archive_retry": "output shows *progress",
+    "archive_status": "output",
     "bench": "model *sizes *vs *tune *quick *progress",
     "cancel_job": "name **target",
     "clean": "work *delete *keep_days *progress",
@@ -40,6 +46,7 @@ SIGNATURES = {
     "list_jobs": "*limit **target",
     "load_model": "uri",
     "path": "features *model *out **options",
+    "plan": "what *model *out *config *workers *rates *rate *prices **options",
     "render": "audio *model *out *config *progress **options",
     "retry_job": "name *max_cost *progress **target",
     "sample": "*model *out *source *count *seed *progress",
@@ -57,6 +64,19 @@ COMMANDS = {
         "--decay-rate --decay-shape --decay-time --executor --fps --json --model-dir --normalise "
         "--out --plot --stem --stems --stems-model --work",
     ),
+    "archive run": (
+        "source",
+        "--allow-mixed --attempts --chunk-seconds --codec --config --crf --decay-rate "
+        "--decay-shape --decay-time --device --exclude --executor --fit --fps --fresh "
+        "--gpus-per-worker --include --json --keyframe-gap --keyframes --limit --min-factor "
+        "--model --model-dir --motion --names --normalise --order --out --paths --preset "
+        "--priority --reuse --same-kind --seed --size --sound --stem --stems --stems-model --work "
+        "--workers",
+    ),
+    "archive forget": ("output show", "--dry-run --json"),
+    "archive report": ("output", "--json"),
+    "archive retry": ("output shows", "--json"),
+    "archive status": ("output", "--json"),
     "bench": ("", "--json --model --quick --size --tune --vs"),
     "clean": ("work", "--delete --json --keep-days"),
     "demo": ("", "--json --out"),
@@ -66,6 +86,15 @@ COMMANDS = {
     "path": (
         "features",
         "--json --keyframe-gap --keyframes --min-factor --model --motion --out --seed --stem",
+    ),
+    "plan": (
+        "what",
+        "--allow-mixed --chunk-seconds --codec --config --cpu-hour --crf --currency --decay-rate "
+        "--decay-shape --decay-time --device --duration --episode --executor --fit --fps --fresh "
+        "--gpu-hour --gpus-per-worker --json "
+        "--keyframe-gap --keyframes --min-factor --model --model-dir --motion --normalise --out "
+        "--preset --priority --rate --rates --reuse --same-kind --seed --show --size --sound "
+        "--start --stem --stems --stems-model --work --workers",
     ),
     "render": (
         "audio",
@@ -124,6 +153,7 @@ FIELDS = {
     "Prices": "currency gpu_hour cpu_hour",
     "ArchiveSpec": "version kind source output model include exclude order limit names paths seed "
     "video features motion effects rules attempts run",
+    "ArchiveVideoSettings": "size fit fps codec crf preset sound",
     "ShowMatch": "path show title artist album date min_duration max_duration",
     "ShowSettings": "skip model seed start duration video features motion",
     "ShowRule": "skip model seed start duration video features motion match",
@@ -138,6 +168,10 @@ OPTIONS = {
     "stem stems stems_model work workers",
     "TRAIN_OPTIONS": "batch_size decoder_filters encoder_filters epochs fit images "
     "keyframes_from kl_weight latent learning_rate out preset resume schedule seed size workers",
+    "ARCHIVE_OPTIONS": "allow_mixed attempts chunk_seconds codec crf decay_rate decay_shape "
+    "decay_time device exclude executor fit fps fresh gpus_per_worker include keyframe_gap "
+    "keyframes limit min_factor model model_dir motion names normalise order out paths preset "
+    "priority seed size sound source stem stems stems_model work workers",
     "ANALYZE_OPTIONS": "decay_rate decay_shape decay_time executor fps model_dir normalise stem "
     "stems stems_model work",
     "PATH_OPTIONS": "keyframe_gap keyframes min_factor motion seed stem",
@@ -200,8 +234,9 @@ def test_public_functions_keep_their_parameters(name):
 
 def test_commands_and_options_keep_their_names():
     commands = dict(typer.main.get_command(app).commands)
-    jobs = commands.pop("jobs").commands
-    commands |= {f"jobs {name}": command for name, command in jobs.items()}
+    for group in ("archive", "jobs"):
+        inner = commands.pop(group).commands
+        commands |= {f"{group} {name}": command for name, command in inner.items()}
     found = {
         name: (
             " ".join(p.name for p in command.params if p.param_type_name == "argument"),
@@ -222,7 +257,9 @@ def test_commands_and_options_keep_their_names():
 @pytest.mark.parametrize(
     ("command", "options"),
     [
+        ("plan", "RENDER_OPTIONS"),
         ("render", "RENDER_OPTIONS"),
+        ("archive", "ARCHIVE_OPTIONS"),
         ("train", "TRAIN_OPTIONS"),
         ("analyze", "ANALYZE_OPTIONS"),
         ("path", "PATH_OPTIONS"),
@@ -235,10 +272,17 @@ def test_every_command_line_option_is_a_keyword_in_python(command, options):
     known = taken | set(getattr(spec, options)) | {"json"}
     if command == "stems":  # functions of their own: asha_ray.fetch_stems_model, setup_spleeter_tf
         known |= {"fetch", "setup_tf"}
-    arguments, names = COMMANDS[command]
+    if command == "plan":  # all in `prices`
+        known |= {"cpu_hour", "gpu_hour", "currency"}
+    arguments, names = COMMANDS["archive run" if command == "archive" else command]
     flat = {name.removeprefix("--").replace("-", "_") for name in names.split()}
     flat -= {"same_kind", "reuse"}  # the other words of --allow-mixed and --fresh
     assert {*flat, *arguments.split()} <= known
+
+
+def test_plan_takes_all_that_render_takes():
+    """Who wants to know what a render would take changes one word of its command."""
+    assert set(COMMANDS["render"][1].split()) < set(COMMANDS["plan"][1].split())
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -20,7 +20,7 @@ import pytest
 import asha_ray
 from asha_ray.storage import join, s3, storage_of
 from tests.cluster import Cluster, cluster
-from tests.farm import REPOSITORY, Driver, Render, Stop, fork_server
+from tests.farm import REPOSITORY, Driver, Render, Stop, Work, fork_server
 from tests.swift import CREDENTIALS, swift
 
 BUCKET = "asha-farm"
@@ -124,7 +124,7 @@ def start(
     drivers: list[Driver] = []
 
     def run(
-        render: Render,
+        work: Work,
         farm: Cluster,
         step: str = "",
         number: int = 1,
@@ -134,7 +134,8 @@ def start(
         stop = Stop(step, number, tmp_path / f"stop-{len(drivers)}") if step else None
         own = {**environment, "TMPDIR": str(temporary["driver"])}
         said = tmp_path / f"driver-{len(drivers)}"
-        drivers.append(Driver(context, said, render, farm.address, own, stop, variables))
+        arguments = work.arguments()
+        drivers.append(Driver(context, said, arguments, farm.address, own, stop, variables))
         return drivers[-1]
 
     yield run
