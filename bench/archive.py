@@ -122,14 +122,14 @@ def long(folder: Path) -> None:
 
 
 def peak_bytes(process: subprocess.Popen[bytes]) -> int:
-    """Resident memory of a process and all it starts, at its most."""
+    """Memory of a process and all it starts, at its most; what they share counts once."""
     peak = 0
     tree = psutil.Process(process.pid)
     while process.poll() is None:
         total = 0
         for member in (tree, *tree.children(recursive=True)):
             try:
-                total += member.memory_info().rss
+                total += member.memory_full_info().pss  # a fork shows all of its parent's
             except psutil.Error:
                 continue
         peak = max(peak, total)
