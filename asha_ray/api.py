@@ -618,7 +618,7 @@ def schema(kind: str | None = None) -> dict[str, Any]:
     """JSON Schema of spec files, for editors.
 
     Args:
-        kind: `render` or `train`; whichever a file says it is where None.
+        kind: `render`, `train` or `archive`; whichever a file says it is where None.
 
     Raises:
         SpecError: if there is no such kind.

@@ -59,7 +59,9 @@ SharedDisk = Annotated[
 
 
 def submit(
-    spec: Annotated[str, typer.Argument(help="A spec file (YAML): a render or a training.")],
+    spec: Annotated[
+        str, typer.Argument(help="A spec file (YAML): a render, a training or an archive.")
+    ],
     address: Address = None,
     token_file: TokenFile = None,
     work: WorkRoot = None,
@@ -75,7 +77,7 @@ def submit(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Give a render or a training to a Ray cluster; prints the job's id."""
+    """Give a render, a training or an archive to a Ray cluster; prints the job's id."""
     progress = ConsoleProgress()
     job = asha_ray.submit(
         spec,
@@ -183,7 +185,7 @@ def retry(
 
 def schema(
     kind: Annotated[
-        Literal["render", "train"] | None,
+        Literal["render", "train", "archive"] | None,
         typer.Argument(help="Of one kind of spec. [default: whichever a file says it is]"),
     ] = None,
 ) -> None:
