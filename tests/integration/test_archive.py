@@ -296,3 +296,19 @@ def test_retry_stays_in_the_archive_it_is_given(
     asha_ray.archive_retry(moved)
     assert (moved / "late.mp4").exists()
     assert not Path(archive.output).exists()
+
+
+def test_a_video_that_is_there_and_torn_is_joined_again(
+    spec: Callable[..., ArchiveSpec],
+) -> None:
+    """Its record says what it was; half of its frames do not decode any more."""
+    archive = spec()
+    asha_ray.archive(archive)
+    video = Path(archive.output) / "night talk.mp4"
+    whole = video.read_bytes()
+    video.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    for path in (Path(archive.output) / ".ledger" / "shows").iterdir():
+        path.unlink()
+    result = asha_ray.archive(archive)
+    assert (result.done, result.reused_chunks) == (3, result.chunks)
+    assert video.read_bytes() == whole

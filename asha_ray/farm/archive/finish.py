@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from asha_ray.audio.tags import read_tags
-from asha_ray.errors import EncodeError, JobError
+from asha_ray.errors import EncodeError, JobError, VideoError
 from asha_ray.farm.rendering.assemble import AssemblyJob, found_there, joined, publish
 from asha_ray.progress import Progress
 from asha_ray.scratch import scratch_folder, sweep
@@ -27,6 +27,7 @@ class FinishJob:
         show_id: of the show.
         name: of its output below the archive's, without a suffix.
         claim: under which the name is held.
+        fresh: whether what is there counts for nothing.
     """
 
     assembly: AssemblyJob
@@ -34,6 +35,7 @@ class FinishJob:
     show_id: str
     name: str
     claim: str
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,28 @@ def finish_show(job: FinishJob, progress: Progress) -> Finished:
         sweep(Path(job.assembly.output).parent)
     assembly = _with_artwork(job.assembly)
     job = replace(job, assembly=assembly)
-    if record := found_there(assembly):
-        with storage_of(assembly.output).local_copy(assembly.output) as video:
-            if file_digest(video) == record["sha256"]:
-                return _pictured(job, video, record, _checked(job, video), progress)
+    there = None if job.fresh else _found(job, progress)
+    if there is not None:
+        return there
     try:
         return _joined(job, progress)
     except _UnsoundCopyError:  # a copy keeps what is damaged in the original; encoding mends it
         return _joined(replace(job, assembly=replace(assembly, encode_sound=True)), progress)
+
+
+def _found(job: FinishJob, progress: Progress) -> Finished | None:
+    """A show whose video is there already; None if it is not, or not as it should be."""
+    record = found_there(job.assembly)
+    if record is None:
+        return None
+    with storage_of(job.assembly.output).local_copy(job.assembly.output) as video:
+        try:
+            quality = _checked(job, video)
+        except (EncodeError, VideoError):
+            return None
+        if file_digest(video) != record["sha256"]:
+            return None
+        return _pictured(job, video, record, quality, progress)
 
 
 class _UnsoundCopyError(EncodeError):

@@ -323,7 +323,14 @@ class Run(Iterator[ChunkTask | None]):
             tags=show.heard.tags,
             num_replaced=show.sounding.num_replaced,
         )
-        return FinishJob(assembly, self._spec.output, show.show_id, show.name, show.claim)
+        return FinishJob(
+            assembly=assembly,
+            archive=self._spec.output,
+            show_id=show.show_id,
+            name=show.name,
+            claim=show.claim,
+            fresh=self._spec.run.fresh,
+        )
 
     def _put_down(self, show: Show) -> None:
         self._shows.drop(show)
