@@ -312,3 +312,21 @@ def test_a_video_that_is_there_and_torn_is_joined_again(
     result = asha_ray.archive(archive)
     assert (result.done, result.reused_chunks) == (3, result.chunks)
     assert video.read_bytes() == whole
+
+
+def test_a_rule_may_go_by_how_long_a_show_is(spec: Callable[..., ArchiveSpec]) -> None:
+    archive = spec(
+        rules=[
+            {"match": {"min_duration": 1.2}, "video": {"fps": 20}},
+            {"match": {"title": "*green*"}, "skip": True},
+        ]
+    )
+    result = asha_ray.archive(archive)
+    assert (result.done, result.skipped, result.is_whole) == (2, 1, True)
+    found = records(archive)
+    assert {key: (record.state, record.frames) for key, record in found.items()} == {
+        "jazz/2023-05-01 Blue.wav": ("done", 10),
+        "jazz/2023-05-08 Green.wav": ("skipped", 0),
+        "night talk.wav": ("done", 26),
+    }
+    assert asha_ray.archive(archive).todo == 0, "what is left out stays out"

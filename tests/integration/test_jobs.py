@@ -196,6 +196,39 @@ def test_a_training_is_submitted(pictures: Path, tmp_path: Path, say: Callable[.
     assert asha_ray.load_model(output).latent_dim == 4
 
 
+def test_an_archive_is_submitted(
+    model: Path, tmp_path: Path, cli: Callable[..., Answer], say: Callable[..., Any]
+) -> None:
+    """The model is sent along, the shows are not; one of them is broken, and the job says so."""
+    folder = f"s3://{BUCKET}/{tmp_path.name}"
+    sound = media.write_sound(tmp_path / "show.wav", media.music(1.5, 11025), 11025)
+    for name in ("jazz/2023-05-01 Blue.wav", "talk.wav"):
+        storage_of(folder).upload(sound, f"{folder}/shows/{name}")
+    storage_of(folder).write(f"{folder}/shows/broken.mp3", b"no sound" * 100)
+    spec = tmp_path / "archive.yaml"
+    data = {
+        "kind": "archive",
+        "source": f"{folder}/shows",
+        "output": f"{folder}/videos",
+        "model": str(model),
+        "video": {"fps": 10},
+        "rules": [{"match": {"path": "jazz/*"}, "video": {"fps": 20}}],
+        "run": {"chunk_s": 0.5},
+    }
+    spec.write_text(yaml.safe_dump(data))
+    job = say("submit", spec)["job_id"]
+    status = ended(job, "failed")
+    assert status.result is not None
+    assert (status.result["done"], status.result["parked"]) == (2, 1)
+    assert "1 shows are parked" in status.reason
+    found = asha_ray.archive_status(f"{folder}/videos")
+    assert (found.num_done, found.num_parked) == (2, 1)
+    assert found.cpu_hours > 0
+    videos = [entry.uri for entry in storage_of(folder).list(f"{folder}/videos", after=".~")]
+    assert f"{folder}/videos/jazz/2023-05-01 Blue.mp4" in videos
+    assert f"{folder}/videos/catalogue.parquet" in videos
+
+
 def test_a_lost_cluster_is_answered_by_another(
     spec: Path,
     work: str,
