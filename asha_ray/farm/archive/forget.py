@@ -9,7 +9,7 @@ from typing import Any
 from asha_ray.errors import AshaError, JobError, ManifestError, NotFoundError, StorageError
 from asha_ray.farm.archive.catalogue import CATALOGUE
 from asha_ray.farm.archive.naming import fold
-from asha_ray.farm.archive.others import living_runs
+from asha_ray.farm.archive.others import keys_in_hand, living_runs
 from asha_ray.farm.archive.report import REPORT
 from asha_ray.farm.archive.scan import show_id_of
 from asha_ray.farm.archive.silence import silence
@@ -175,7 +175,7 @@ def _require_not_in_hand(record: ShowRecord, live: Iterable[Mapping[str, Any]]) 
         JobError: if one does.
     """
     for beat in live:
-        if record.key and record.key in (beat.get("in_hand") or ()):
+        if record.key in keys_in_hand(beat):
             raise JobError(
                 f"forgetting {record.key!r}: a run on {beat.get('host')} (started "
                 f"{beat.get('started')}) is at it; wait until it has ended, or stop it, and run "
