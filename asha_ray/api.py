@@ -14,7 +14,6 @@ from asha_ray.progress import Progress
 from asha_ray.spec import (
     ANALYZE_OPTIONS,
     ARCHIVE_OPTIONS,
-    MAX_SPEC_BYTES,
     PATH_OPTIONS,
     RENDER_OPTIONS,
     STEMS_OPTIONS,
@@ -30,7 +29,6 @@ from asha_ray.spec import (
     build,
     build_job,
     job_schema,
-    parse_yaml,
     with_fields,
     with_options,
 )
@@ -635,14 +633,6 @@ def _read_config(config: StrPath | Mapping[str, Any] | None) -> Mapping[str, Any
         return {}
     if isinstance(config, Mapping):
         return config
-    from asha_ray.storage import storage_of
+    from asha_ray.farm.places import read_settings
 
-    uri = fspath(config)
-    storage = storage_of(uri)
-    if (storage.size(uri) or 0) > MAX_SPEC_BYTES:
-        raise SpecError(f"reading spec {uri}: it is too large for one; give the right file")
-    try:
-        text = storage.read(uri).decode()
-    except UnicodeDecodeError as error:
-        raise SpecError(f"reading spec {uri}: it is no text file; write it as YAML") from error
-    return parse_yaml(text, uri)
+    return read_settings(fspath(config), "spec", "give the right file")

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from asha_ray.errors import StorageError
+from asha_ray.errors import SpecError, StorageError
 from asha_ray.scratch import scratch_folder
 from asha_ray.spec import (
+    MAX_SPEC_BYTES,
     ArchiveSpec,
     FeatureSettings,
     MotionSettings,
@@ -17,6 +18,7 @@ from asha_ray.spec import (
     RunSettings,
     ShowRule,
     TrainSpec,
+    parse_yaml,
 )
 from asha_ray.storage import join, parent, storage_of
 from asha_ray.storage.base import is_s3, redacted
@@ -85,6 +87,28 @@ def with_places(rule: ShowRule, place: Callable[[str], str]) -> ShowRule:
         if isinstance(fields.get(name), str):
             changed[group] = {**fields, name: place(fields[name])}
     return rule.model_copy(update=changed)
+
+
+def read_settings(uri: str, what: str, remedy: str) -> dict[str, Any]:
+    """A small YAML file that somebody wrote, as plain data.
+
+    Args:
+        uri: of it.
+        what: what it is called in an error.
+        remedy: what to do where it is too large.
+
+    Raises:
+        NotFoundError: if there is none.
+        SpecError: if it is too large for settings, no text, or no YAML.
+    """
+    storage = storage_of(uri)
+    if (storage.size(uri) or 0) > MAX_SPEC_BYTES:
+        raise SpecError(f"reading {what} {uri}: it is too large for one; {remedy}")
+    try:
+        text = storage.read(uri).decode()
+    except UnicodeDecodeError as error:
+        raise SpecError(f"reading {what} {uri}: it is no text file; write it as YAML") from error
+    return parse_yaml(text, uri)
 
 
 def put(uri: str, write: Callable[[Path], None]) -> None:

@@ -115,6 +115,7 @@ class Planner:
             job=job,
             name=name,
             claim=claim,
+            training=dict(chosen.files.training),
             segments=dict(there),
             reused=len(chunks) - len(missing),
         )

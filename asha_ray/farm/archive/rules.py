@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from asha_ray.errors import SpecError
 from asha_ray.farm.archive.globs import fits
 from asha_ray.farm.archive.scan import SIDECAR, Source
+from asha_ray.farm.places import read_settings
 from asha_ray.spec import (
-    MAX_SPEC_BYTES,
     ArchiveSpec,
     FeatureSettings,
     MotionSettings,
@@ -20,7 +19,6 @@ from asha_ray.spec import (
     Sidecar,
     VideoSettings,
     build,
-    parse_yaml,
 )
 from asha_ray.storage import basename, storage_of
 from asha_ray.storage.keys import digest_of
@@ -145,14 +143,8 @@ def read_sidecar(uri: str) -> Sidecar:
         NotFoundError: if there are none.
         SpecError: if they are wrong; its groups are looked at by `resolve`.
     """
-    storage = storage_of(uri)
-    if (storage.size(uri) or 0) > MAX_SPEC_BYTES:
-        raise SpecError(f"reading sidecar {uri}: it is too large for one; shorten or delete it")
-    try:
-        text = storage.read(uri).decode()
-    except UnicodeDecodeError as error:
-        raise SpecError(f"reading sidecar {uri}: it is no text file; write it as YAML") from error
-    return build(Sidecar, parse_yaml(text, uri), f"sidecar {uri}")
+    data = read_settings(uri, "sidecar", "shorten or delete it")
+    return build(Sidecar, data, f"sidecar {uri}")
 
 
 def model_versions(spec: ArchiveSpec) -> dict[str, str]:

@@ -312,14 +312,13 @@ class Run(Iterator[ChunkTask | None]):
         return False
 
     def _finish_job(self, show: Show) -> FinishJob:
-        _, chosen = self._planner.job(show.spec)
         assembly = AssemblyJob(
             manifest=show.plan.manifest,
             segments=show.ordered_segments(),
             audio=show.spec.audio,
             output=show.spec.output,
             work=self._planner.work.uri,
-            model_summary={"uri": show.spec.model, "training": dict(chosen.files.training)},
+            model_summary={"uri": show.spec.model, "training": dict(show.training)},
             tags=show.heard.tags,
             num_replaced=show.sounding.num_replaced,
         )

@@ -1,8 +1,9 @@
 """Shows in hand: their chunks in one queue for all workers, and what is known of each."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from asha_ray.farm.archive.hear import Heard
 from asha_ray.farm.archive.todo import Todo
@@ -36,6 +37,7 @@ class Show:
         job: what workers must know of it.
         name: of its output, without a suffix.
         claim: under which that name is held.
+        training: how its model was learned, for the video's record.
         segments: what is there of it.
         reused: chunks that were there before.
         missing: chunks that are not there yet.
@@ -52,6 +54,7 @@ class Show:
     job: WorkerJob
     name: str
     claim: str
+    training: Mapping[str, Any] = field(default_factory=dict)
     segments: dict[str, Segment] = field(default_factory=dict)
     reused: int = 0
     missing: set[str] = field(default_factory=set)

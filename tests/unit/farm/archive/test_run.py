@@ -88,9 +88,6 @@ class Farm:
             name=key, claim=key,
         )  # fmt: skip
 
-    def job(self, spec: Any) -> Any:
-        return None, SimpleNamespace(files=SimpleNamespace(training={}))
-
     # As an executor.
 
     def num_calls(self) -> int:
