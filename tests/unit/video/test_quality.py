@@ -77,7 +77,9 @@ def test_a_bright_form_on_black_is_not_black(tmp_path):
 
 
 def test_a_picture_that_moves_slowly_does_not_stand_still(tmp_path):
-    picture = f"gradients=size=64x48:rate={FPS}:speed=0.02:x0=0:y0=0:x1=63:y1=47:seed=3"
+    # A wave that takes two minutes; ffmpeg's own `gradients` are other ones in each run.
+    wave = "geq=lum='128+100*sin((X+Y)/20+T/20)':cb=128:cr=128"
+    picture = f"nullsrc=size=64x48:rate={FPS},{wave}"
     found = check_quality(_video(tmp_path / "v.mp4", picture), duration_s=12.0)
     assert found.frozen == ()
 
