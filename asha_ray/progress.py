@@ -6,6 +6,8 @@ Library code only ever calls a `Progress`; the command line draws one.
 import threading
 from typing import Any, Protocol
 
+from asha_ray.errors import FarmError
+
 
 class Progress(Protocol):
     """Receives what a long piece of work has to say. Calls are cheap and may be frequent."""
@@ -40,6 +42,30 @@ class NullProgress:
 
     def tell(self, **facts: Any) -> None:
         """Say nothing."""
+
+
+class Stop(NullProgress):
+    """A progress by which whoever works is told that it is not wanted any more.
+
+    Attributes:
+        end: set to stop it.
+    """
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:  # noqa: ARG002
+        """Look whether to go on."""
+        self.advance()
+
+    def advance(self, count: int = 1, detail: str = "") -> None:  # noqa: ARG002
+        """Look whether to go on.
+
+        Raises:
+            FarmError: if not.
+        """
+        if self.end.is_set():
+            raise FarmError("working: it was stopped")
 
 
 class SharedProgress:

@@ -26,7 +26,7 @@ from asha_ray.farm.on_ray.runtime import num_devices, ray_cluster
 from asha_ray.farm.rendering.chunks import ChunkWork
 from asha_ray.farm.rendering.plan import Plan
 from asha_ray.farm.rendering.scheduler import Scheduler, Watch
-from asha_ray.farm.rendering.worker import ChunkTask, WorkerJob, worker_name
+from asha_ray.farm.rendering.task import ChunkTask, WorkerJob, worker_name
 from asha_ray.progress import NullProgress
 from asha_ray.storage.journal import Journal
 from asha_ray.storage.keys import digest_of

@@ -208,7 +208,7 @@ def fork_server() -> ForkServerContext:
     context.set_forkserver_preload(
         [
             *("asha_ray.cli.main", "asha_ray.farm.rendering.render", "asha_ray.audio.features"),
-            *("asha_ray.farm.on_ray.executor", "tests.farm"),
+            *("asha_ray.farm.rendering.worker", "asha_ray.farm.on_ray.executor", "tests.farm"),
         ]
     )
     # Before a test names another folder for temporary files: a socket's path must be short.

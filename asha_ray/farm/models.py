@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from asha_ray.scratch import scratch_folder
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.base import is_s3
 from asha_ray.storage.keys import digest_of
-from asha_ray.vae.generator import VaeGenerator, numerics_for, pick_device
 from asha_ray.vae.model_dir import FILES, ModelFiles, read_keyframes, read_model
 from asha_ray.values import ByteArray, FloatArray, Numerics, Size
+
+if TYPE_CHECKING:
+    from asha_ray.vae.generator import VaeGenerator
 
 DECODE_BATCH = 8
 
@@ -28,7 +31,7 @@ class Model:
         keyframes: `[num_keyframes, L]` latents of the images it learned, in file order.
     """
 
-    def __init__(self, generator: VaeGenerator) -> None:
+    def __init__(self, generator: "VaeGenerator") -> None:
         self._generator = generator
         self.latent_dim = generator.latent_dim
         self.image_size: Size = generator.image_size
@@ -76,24 +79,30 @@ def load_model(uri: str | Path) -> Model:
     Raises:
         ModelError: if it is missing, damaged or newer than this version.
     """
+    from asha_ray.vae.generator import numerics_for, pick_device
+
     return Model(load_generator(str(uri), numerics_for(pick_device(), threads=0)))
 
 
-def load_generator(uri: str, numerics: Numerics) -> VaeGenerator:
+def load_generator(uri: str, numerics: Numerics) -> "VaeGenerator":
     """Load a model directory as a generator with fixed numerics.
 
     Raises:
         ModelError: if it is missing, damaged or newer than this version.
     """
+    from asha_ray.vae.generator import VaeGenerator
+
     return VaeGenerator(load_files(uri), numerics)
 
 
-def load_decoder(uri: str, numerics: Numerics) -> VaeGenerator:
+def load_decoder(uri: str, numerics: Numerics) -> "VaeGenerator":
     """Like `load_generator`, but it can only decode, and takes a hundredth of the memory.
 
     Raises:
         ModelError: if the directory is missing, damaged or newer than this version.
     """
+    from asha_ray.vae.generator import VaeGenerator
+
     return VaeGenerator(load_files(uri, decoder_only=True), numerics)
 
 

@@ -10,16 +10,18 @@ import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from asha_ray.errors import ModelError
-from asha_ray.vae.architecture import Architecture, Vae, build_empty, from_json, to_json
 from asha_ray.values import FloatArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from asha_ray.vae.architecture import Architecture, Vae
 
 VERSION = 1
 CONFIG, WEIGHTS, KEYFRAMES = "config.json", "model.safetensors", "keyframes.npy"
@@ -43,15 +45,21 @@ class ModelFiles:
         digest: sha256 over architecture and decoder: what decides the pictures.
     """
 
-    architecture: Architecture
-    state: dict[str, torch.Tensor]
+    architecture: "Architecture"
+    state: "dict[str, torch.Tensor]"
     keyframes: FloatArray
     training: Mapping[str, Any]
     digest: str
 
 
-def write_model(folder: Path, vae: Vae, keyframes: FloatArray, training: Mapping[str, Any]) -> None:
+def write_model(
+    folder: Path, vae: "Vae", keyframes: FloatArray, training: Mapping[str, Any]
+) -> None:
     """Write a model directory's files into a local folder that exists."""
+    from safetensors.torch import save_file
+
+    from asha_ray.vae.architecture import to_json
+
     config = {
         "format": "asha-ray model",
         "version": VERSION,
@@ -65,12 +73,14 @@ def write_model(folder: Path, vae: Vae, keyframes: FloatArray, training: Mapping
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def read_config(folder: Path, name: str | None = None) -> tuple[Architecture, dict[str, Any]]:
+def read_config(folder: Path, name: str | None = None) -> "tuple[Architecture, dict[str, Any]]":
     """The architecture and training summary of a model directory.
 
     Raises:
         ModelError: if it is missing, damaged or newer than this version.
     """
+    from asha_ray.vae.architecture import from_json
+
     what = name or str(folder)
     path = folder / CONFIG
     if not path.is_file():
@@ -171,9 +181,13 @@ def read_keyframes(path: Path, latent_dim: int, what: str) -> FloatArray:
 
 
 def _read_weights(
-    path: Path, architecture: Architecture, what: str, prefix: str
-) -> dict[str, torch.Tensor]:
+    path: Path, architecture: "Architecture", what: str, prefix: str
+) -> "dict[str, torch.Tensor]":
     """All tensors whose names begin with `prefix`; the shapes of all are checked."""
+    import torch
+
+    from asha_ray.vae.architecture import build_empty
+
     expected = {
         name: list(tensor.shape) for name, tensor in build_empty(architecture).state_dict().items()
     }
@@ -221,7 +235,9 @@ def _reason(error: Exception) -> str:
     return str(error)[:MAX_REASON_CHARS] or "its header is none"
 
 
-def _digest(state: Mapping[str, torch.Tensor], architecture: Architecture) -> str:
+def _digest(state: "Mapping[str, torch.Tensor]", architecture: "Architecture") -> str:
+    from asha_ray.vae.architecture import to_json
+
     digest = hashlib.sha256(json.dumps(to_json(architecture), sort_keys=True).encode())
     for name in sorted(state):
         if name.startswith(DECODER):

@@ -1,31 +1,13 @@
-"""Latents to the bytes of frames, in batches on a grid over the whole track.
-
-Which frames are decoded together depends on their numbers alone, never on where a chunk begins:
-so a frame has the same bytes in every chunk that could hold it.
-"""
+"""Latents to the bytes of frames, in batches on a grid over the whole track, see `batches`."""
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
-from asha_ray.values import ByteArray, Chunk, FloatArray, Generator, LatentPath, Size
+from asha_ray.values import ByteArray, Chunk, FloatArray, Generator, Size
+from asha_ray.video.batches import padded_range
 from asha_ray.video.convert import video_frames
 from asha_ray.video.decoders import Decoders, on_host
-
-
-def padded_range(chunk: Chunk, batch_size: int) -> tuple[int, int]:
-    """The chunk's frames, widened to whole batches of the grid."""
-    start = chunk.start // batch_size * batch_size
-    stop = -(-chunk.stop // batch_size) * batch_size
-    return start, stop
-
-
-def chunk_latents(path: LatentPath, chunk: Chunk, batch_size: int) -> FloatArray:
-    """The latents `[whole batches, L]` that a chunk needs; past the track, its last is repeated."""
-    start, stop = padded_range(chunk, batch_size)
-    latents = path.latents(start, min(stop, path.num_frames))
-    return np.concatenate([latents, np.repeat(latents[-1:], stop - start - len(latents), axis=0)])
 
 
 def render_frames(

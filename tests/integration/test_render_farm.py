@@ -260,12 +260,12 @@ class TestReuse:
         self, track: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A driver of another size must be able to go on where the first was killed."""
-        from asha_ray.farm.rendering import plan
+        from asha_ray.farm import cores
 
         options = {"work": tmp_path / "work", "chunk_seconds": 0.5, "duration": 1}
         results = []
         for num_cores in (8, 1):
-            monkeypatch.setattr(plan.os, "sched_getaffinity", lambda _, n=num_cores: range(n))
+            monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _, n=num_cores: range(n))
             results.append(serial(track, model, tmp_path / f"{num_cores}.mp4", **options))
 
         assert results[0].render_id == results[1].render_id
@@ -534,7 +534,7 @@ class TestKinds:
         """A render planned for machines that these are not."""
         from dataclasses import replace
 
-        from asha_ray.farm.rendering import plan as module
+        from asha_ray.farm.rendering import numerics as module
 
         plain = module.choose
 

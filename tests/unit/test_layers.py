@@ -15,7 +15,7 @@ PURE = {"audio", "vae", "motion", "video", "storage"}
 
 MAY_IMPORT = {
     "errors": set(),
-    "progress": set(),
+    "progress": {"errors"},
     "scratch": set(),
     "faults": set(),
     "ffmpeg": {"errors"},

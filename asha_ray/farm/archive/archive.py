@@ -17,9 +17,9 @@ from asha_ray.farm.archive.telling import is_told, tell
 from asha_ray.farm.archive.todo import Agenda, find_todo
 from asha_ray.farm.jobs.meter import Meter
 from asha_ray.farm.places import absolute_paths
-from asha_ray.farm.rendering.executor import Stop, executor_for
-from asha_ray.farm.rendering.worker import WorkerJob
-from asha_ray.progress import NullProgress, Progress, SharedProgress
+from asha_ray.farm.rendering.executor import executor_for
+from asha_ray.farm.rendering.task import WorkerJob
+from asha_ray.progress import NullProgress, Progress, SharedProgress, Stop
 from asha_ray.scratch import sweep, system_folder
 from asha_ray.spec import ArchiveSpec, Prices
 from asha_ray.storage import join, storage_of

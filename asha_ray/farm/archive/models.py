@@ -4,7 +4,6 @@ import threading
 from dataclasses import dataclass, replace
 
 from asha_ray.farm.models import load_files
-from asha_ray.farm.rendering.numerics import choose
 from asha_ray.progress import Progress
 from asha_ray.spec import ArchiveSpec
 from asha_ray.vae.model_dir import ModelFiles
@@ -38,6 +37,8 @@ class Models:
         Raises:
             ModelError: if it is missing, damaged or newer than this version.
         """
+        from asha_ray.farm.rendering.numerics import choose
+
         with self._lock:
             if uri not in self._known:
                 files = load_files(uri, decoder_only=True)

@@ -11,13 +11,13 @@ from asha_ray.farm.archive.naming import fold, output_name
 from asha_ray.farm.archive.rules import ShowFacts
 from asha_ray.farm.archive.shows import Show, Sounding
 from asha_ray.farm.archive.todo import Todo
-from asha_ray.farm.rendering.executor import Executor, Stop
+from asha_ray.farm.rendering.executor import Executor
 from asha_ray.farm.rendering.plan import fitting, make_plan, worker_job
 from asha_ray.farm.rendering.space import check_space
 from asha_ray.farm.rendering.survey import Survey
-from asha_ray.farm.rendering.worker import WorkerJob
+from asha_ray.farm.rendering.task import WorkerJob
 from asha_ray.motion.family import show_seed
-from asha_ray.progress import Progress
+from asha_ray.progress import Progress, Stop
 from asha_ray.spec import ArchiveSpec, RenderSpec
 from asha_ray.storage import join
 from asha_ray.storage.base import basename

@@ -33,11 +33,11 @@ from asha_ray.farm.archive.telling import tell
 from asha_ray.farm.archive.todo import Todo
 from asha_ray.farm.jobs.meter import Meter
 from asha_ray.farm.rendering.assemble import AssemblyJob
-from asha_ray.farm.rendering.executor import Executor, Stop
+from asha_ray.farm.rendering.executor import Executor
 from asha_ray.farm.rendering.scheduler import Watch
-from asha_ray.farm.rendering.worker import ChunkTask, WorkerJob
+from asha_ray.farm.rendering.task import ChunkTask, WorkerJob
 from asha_ray.faults import reach
-from asha_ray.progress import Progress
+from asha_ray.progress import Progress, Stop
 from asha_ray.spec import ArchiveSpec
 from asha_ray.storage import join, storage_of
 from asha_ray.storage.journal import Journal

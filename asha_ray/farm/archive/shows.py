@@ -8,10 +8,10 @@ from typing import Any
 from asha_ray.farm.archive.hear import Heard
 from asha_ray.farm.archive.todo import Todo
 from asha_ray.farm.rendering.plan import Plan
-from asha_ray.farm.rendering.worker import ChunkTask, WorkerJob
+from asha_ray.farm.rendering.task import ChunkTask, WorkerJob
 from asha_ray.spec import RenderSpec
 from asha_ray.values import Chunk, Segment
-from asha_ray.video.frames import chunk_latents
+from asha_ray.video.batches import chunk_latents
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,7 @@ from asha_ray.farm.rendering.crew import (
     Refused,
     Worker,
 )
-from asha_ray.farm.rendering.numerics import refusal
-from asha_ray.farm.rendering.worker import ChunkRenderer, ChunkTask, WorkerJob, worker_name
+from asha_ray.farm.rendering.task import ChunkTask, WorkerJob, worker_name
 from asha_ray.scratch import sweep, system_folder
 from asha_ray.values import Segment
 
@@ -68,6 +67,8 @@ class RenderActor:
         self._resting.set()
 
     def _load(self, job: WorkerJob) -> Any:
+        from asha_ray.farm.rendering.worker import ChunkRenderer
+
         return ChunkRenderer(job)
 
     def ready(self) -> Hello:
@@ -75,6 +76,8 @@ class RenderActor:
 
         Not in the constructor: Ray makes a text of an error there.
         """
+        from asha_ray.farm.rendering.numerics import refusal
+
         sweep(system_folder(), cache_folder())  # what a killed worker has left on this node
         refused = refusal(self._job.numerics, allow_mixed=self._job.allow_mixed)
         if not refused:

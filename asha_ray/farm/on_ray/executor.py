@@ -10,6 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from asha_ray.audio.parallel import Item, Result, Spread
 from asha_ray.errors import SpecError
+from asha_ray.farm.cores import MAX_THREADS, cpu_threads
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.on_ray.capacity import Capacity, Growth, Resources
 from asha_ray.farm.on_ray.cluster import (
@@ -36,15 +37,12 @@ from asha_ray.farm.on_ray.runtime import (
 from asha_ray.farm.on_ray.share import Share, repeating
 from asha_ray.farm.on_ray.workers import Asked, ask, num_workers
 from asha_ray.farm.rendering.assemble import AssemblyJob, assemble
-from asha_ray.farm.rendering.executor import Stop
-from asha_ray.farm.rendering.plan import MAX_THREADS, cpu_threads
 from asha_ray.farm.rendering.scheduler import Scheduler, Watch
 from asha_ray.farm.rendering.survey import Survey, survey
-from asha_ray.farm.rendering.worker import ChunkTask, WorkerJob
-from asha_ray.progress import NullProgress, Progress
+from asha_ray.farm.rendering.task import ChunkTask, WorkerJob
+from asha_ray.progress import NullProgress, Progress, Stop
 from asha_ray.scratch import sweep, system_folder
 from asha_ray.spec import RunSettings
-from asha_ray.vae.generator import pick_device
 from asha_ray.values import Segment
 from asha_ray.video.probe import VideoReport
 
@@ -148,6 +146,8 @@ class RayExecutor:
         """As a person said; else a GPU where the cluster has one, else as this machine."""
         if self._run.device != "auto":
             return self._run.device
+        from asha_ray.vae.generator import pick_device
+
         local = pick_device()
         if self._capacity().largest("GPU") >= 1 and (local == "cuda" or not self._is_alone()):
             return "cuda"

@@ -15,8 +15,7 @@ from asha_ray.audio.parallel import Item, Result
 from asha_ray.errors import FarmError
 from asha_ray.farm.on_ray.ray_map import MAX_RETRIES
 from asha_ray.farm.on_ray.runtime import is_head_there, result_of
-from asha_ray.farm.rendering.executor import Stop
-from asha_ray.progress import NullProgress, Progress
+from asha_ray.progress import NullProgress, Progress, Stop
 from asha_ray.scratch import sweep, system_folder
 
 POLL_S = 0.5

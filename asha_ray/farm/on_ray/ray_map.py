@@ -8,8 +8,8 @@ from typing import Any
 import ray
 
 from asha_ray.audio.parallel import Item, OrderedMap, Result, map_in_threads
+from asha_ray.farm.cores import cpu_threads
 from asha_ray.farm.on_ray.runtime import result_of
-from asha_ray.farm.rendering.plan import cpu_threads
 
 MAX_RETRIES = 10
 """Workers that may be lost under one item before the cluster is blamed."""

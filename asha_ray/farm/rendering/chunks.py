@@ -8,13 +8,13 @@ from asha_ray.errors import AshaError, FarmError, SegmentError
 from asha_ray.farm.rendering.executor import Executor
 from asha_ray.farm.rendering.plan import Plan
 from asha_ray.farm.rendering.scheduler import RETRIES, Watch
-from asha_ray.farm.rendering.worker import ChunkTask, WorkerJob
+from asha_ray.farm.rendering.task import ChunkTask, WorkerJob
 from asha_ray.faults import reach
 from asha_ray.progress import Progress
 from asha_ray.storage.journal import Journal
 from asha_ray.storage.work import WorkRoot
 from asha_ray.values import Chunk, LatentPath, Segment
-from asha_ray.video.frames import chunk_latents
+from asha_ray.video.batches import chunk_latents
 
 
 class ChunkWork:

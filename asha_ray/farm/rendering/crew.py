@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from asha_ray.errors import AshaError
-from asha_ray.farm.rendering.worker import ChunkTask
+from asha_ray.farm.rendering.task import ChunkTask
 from asha_ray.values import Segment
 
 Worker = Hashable

@@ -4,46 +4,24 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from asha_ray.audio.parallel import Item, Result, Spread, map_in_threads
 from asha_ray.errors import AshaError, FarmError
+from asha_ray.farm.cores import cpu_threads
 from asha_ray.farm.listening.analysis import Analysis, AnalysisJob, analyze_uri
 from asha_ray.farm.rendering.assemble import AssemblyJob, assemble
 from asha_ray.farm.rendering.crew import Done, Event, Failed, Made, Ready, Worker
-from asha_ray.farm.rendering.plan import cpu_threads
 from asha_ray.farm.rendering.scheduler import Scheduler, Watch
 from asha_ray.farm.rendering.survey import Survey, survey
-from asha_ray.farm.rendering.worker import ChunkRenderer, ChunkTask, WorkerJob, worker_name
-from asha_ray.progress import NullProgress, Progress
+from asha_ray.farm.rendering.task import ChunkTask, WorkerJob, worker_name
+from asha_ray.progress import Progress, Stop
 from asha_ray.spec import RunSettings
 from asha_ray.values import Segment
-from asha_ray.video.convert import prepare
 from asha_ray.video.probe import VideoReport
 
-
-class Stop(NullProgress):
-    """A progress by which whoever works is told that it is not wanted any more.
-
-    Attributes:
-        end: set to stop it.
-    """
-
-    def __init__(self) -> None:
-        self.end = threading.Event()
-
-    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:  # noqa: ARG002
-        """Look whether to go on."""
-        self.advance()
-
-    def advance(self, count: int = 1, detail: str = "") -> None:  # noqa: ARG002
-        """Look whether to go on.
-
-        Raises:
-            FarmError: if not.
-        """
-        if self.end.is_set():
-            raise FarmError("working: it was stopped")
+if TYPE_CHECKING:
+    from asha_ray.farm.rendering.worker import ChunkRenderer
 
 
 class Executor(Protocol):
@@ -100,7 +78,7 @@ class SerialCrew:
 
     def __init__(self, job: WorkerJob) -> None:
         self._thread = ThreadPoolExecutor(1, "renderer")
-        self._renderer = self._thread.submit(ChunkRenderer, job)
+        self._renderer = self._thread.submit(_renderer, job)
         self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._index = -1
 
@@ -167,6 +145,18 @@ class SerialCrew:
             self._events.put(error)
 
 
+def _renderer(job: WorkerJob) -> "ChunkRenderer":
+    from asha_ray.farm.rendering.worker import ChunkRenderer
+
+    return ChunkRenderer(job)
+
+
+def _prepare() -> None:
+    from asha_ray.video.convert import prepare
+
+    prepare()
+
+
 class SerialExecutor:
     """Does everything in this process, one thing after the other.
 
@@ -178,7 +168,7 @@ class SerialExecutor:
         self._device = device
         self._crew: SerialCrew | None = None
         # The compiled conversion is loaded while the model is read and the render planned.
-        threading.Thread(target=prepare, name="prepare", daemon=True).start()
+        threading.Thread(target=_prepare, name="prepare", daemon=True).start()
 
     def survey(self, codec: str, progress: Progress | None = None) -> Survey:  # noqa: ARG002
         """This machine."""

@@ -1,6 +1,5 @@
 """A spec and a track's features to a render's plan: path, chunks and their identities."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -10,15 +9,13 @@ from asha_ray import ffmpeg
 from asha_ray.errors import FeaturesError, ResourceError, SpecError
 from asha_ray.farm.listening.analysis import Analysis
 from asha_ray.farm.models import load_keyframes
-from asha_ray.farm.rendering.numerics import choose
 from asha_ray.farm.rendering.survey import Survey, choose_codec
-from asha_ray.farm.rendering.worker import WorkerJob
+from asha_ray.farm.rendering.task import WorkerJob
 from asha_ray.motion.family import family
 from asha_ray.motion.seed import SeedPath, seed_path
 from asha_ray.spec import MotionSettings, RenderSpec, parse_size
 from asha_ray.storage import join, parent
 from asha_ray.storage.keys import FORMAT_VERSION, array_digest, chunk_id, digest_of
-from asha_ray.vae.memory import decode_bytes
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.values import (
     EncoderSettings,
@@ -31,9 +28,8 @@ from asha_ray.values import (
     num_frames_of,
     plan_chunks,
 )
-from asha_ray.video.frames import chunk_latents, padded_range
+from asha_ray.video.batches import chunk_latents, padded_range
 
-MAX_THREADS = 8
 ENCODER_THREADS = 8
 """Of every encoder on every machine: its output depends on them, and a render that was begun on one
 machine or cluster must be able to go on upon another. On two cores eight cost nothing."""
@@ -55,12 +51,6 @@ class Plan:
 def work_uri(spec: RenderSpec) -> str:
     """The work root: as given, or `.asha` beside the output."""
     return spec.run.work or join(parent(spec.output), ".asha")
-
-
-def cpu_threads() -> int:
-    """Threads that are worth having on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(MAX_THREADS, cores or 1)
 
 
 def encoder_settings(spec: RenderSpec, codec: str | None = None) -> EncoderSettings:
@@ -121,6 +111,8 @@ def worker_job(
     Raises:
         SpecError: if the encoder that was asked for does not work there.
     """
+    from asha_ray.farm.rendering.numerics import choose
+
     chosen = ""
     if numerics is None:
         numerics, chosen = choose(found.kind, files, keyframes_of(spec, files))
@@ -168,6 +160,8 @@ def check_memory(
     Raises:
         ResourceError: with the figures.
     """
+    from asha_ray.vae.memory import decode_bytes
+
     needed = num_decoders * decode_bytes(files.architecture, numerics.batch_size)
     if numerics.device == "cpu" and needed > available:
         width, height = files.architecture.image_size
@@ -186,6 +180,8 @@ def worker_bytes(files: ModelFiles, job: WorkerJob) -> int:
     """
     width, height = job.size
     encoding = ENCODER_PICTURES * width * height * 3 // 2
+    from asha_ray.vae.memory import decode_bytes
+
     if job.numerics.device != "cpu":
         return GPU_PROCESS_BYTES + encoding
     decoding = decode_bytes(files.architecture, job.numerics.batch_size)

@@ -16,7 +16,7 @@ from asha_ray.farm.rendering.chunks import ChunkWork
 from asha_ray.farm.rendering.executor import Executor, executor_for
 from asha_ray.farm.rendering.plan import fitting, make_plan, work_uri, worker_job
 from asha_ray.farm.rendering.space import check_space
-from asha_ray.farm.rendering.worker import WorkerJob
+from asha_ray.farm.rendering.task import WorkerJob
 from asha_ray.faults import reach
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.scratch import sweep, system_folder

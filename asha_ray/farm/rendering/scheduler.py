@@ -26,7 +26,7 @@ from asha_ray.farm.rendering.crew import (
     Refused,
     Worker,
 )
-from asha_ray.farm.rendering.worker import ChunkTask
+from asha_ray.farm.rendering.task import ChunkTask
 from asha_ray.values import Segment
 
 MAX_ATTEMPTS = 3

@@ -4,12 +4,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
-
 from asha_ray.errors import ResourceError
-from asha_ray.vae.generator import pick_device
-from asha_ray.vae.memory import available_bytes
-from asha_ray.vae.numerics import device_kind
 from asha_ray.video import codecs
 
 
@@ -40,6 +35,12 @@ def survey(device: str = "auto", codec: str = "libx264") -> Survey:
     Raises:
         ResourceError: if this machine has no such device.
     """
+    import torch
+
+    from asha_ray.vae.generator import pick_device
+    from asha_ray.vae.memory import available_bytes
+    from asha_ray.vae.numerics import device_kind
+
     if device == "cuda" and not torch.cuda.is_available():
         raise ResourceError(
             f"rendering on a GPU: {platform.node()} was to have one, but torch "

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from asha_ray import ffmpeg
 from asha_ray.errors import AshaError, SpecError
+from asha_ray.farm.cores import cpu_threads
 from asha_ray.farm.models import load_files
 from asha_ray.farm.rendering.numerics import MIN_PSNR_DB, choose, psnr_db, read_table, write_table
-from asha_ray.farm.rendering.plan import ENCODER_THREADS, cpu_threads
-from asha_ray.farm.rendering.worker import decoders_for
+from asha_ray.farm.rendering.plan import ENCODER_THREADS
+from asha_ray.farm.rendering.task import decoders_for
 from asha_ray.farm.tools.bench_machine import measure_machine, now
 from asha_ray.farm.tools.bench_stages import (
     STAGES,

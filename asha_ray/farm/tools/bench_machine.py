@@ -19,9 +19,10 @@ from asha_ray import ffmpeg
 from asha_ray.audio.decode import heard_blocks
 from asha_ray.audio.parallel import Spread
 from asha_ray.errors import FarmError
+from asha_ray.farm.cores import cpu_threads
 from asha_ray.farm.listening.analysis import AnalysisJob, analyze_uri
 from asha_ray.farm.rendering.executor import SerialExecutor
-from asha_ray.farm.rendering.plan import ENCODER_THREADS, cpu_threads
+from asha_ray.farm.rendering.plan import ENCODER_THREADS
 from asha_ray.farm.tools.rates import MachineRate
 from asha_ray.progress import NullProgress, Progress
 from asha_ray.scratch import scratch_folder

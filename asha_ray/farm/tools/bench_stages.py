@@ -20,10 +20,11 @@ from asha_ray.vae.architecture import Architecture, architecture_of, build
 from asha_ray.vae.generator import VaeGenerator
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.values import ByteArray, Chunk, EncoderSettings, FloatArray, Numerics, Size
+from asha_ray.video.batches import chunk_latents
 from asha_ray.video.convert import prepare, video_frames
 from asha_ray.video.decoders import Decoders, on_host
 from asha_ray.video.encode import encode_segment
-from asha_ray.video.frames import chunk_latents, render_frames
+from asha_ray.video.frames import render_frames
 
 STAGES = ("decode", "convert", "encode", "pipeline")
 FPS = Fraction(60)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal
 
+from asha_ray.farm.cores import cpu_threads
 from asha_ray.farm.places import absolute_paths
-from asha_ray.farm.rendering.plan import cpu_threads
 from asha_ray.farm.tools.pace import Pace, pace_of
 from asha_ray.farm.tools.rates import Rates
 from asha_ray.farm.training.dataset import list_images

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asha_ray.audio.duration import counted_duration
+from asha_ray.farm.cores import cpu_threads
 from asha_ray.farm.listening.analysis import analysis_job, kept_analysis
 from asha_ray.farm.models import load_files
 from asha_ray.farm.places import absolute_paths
 from asha_ray.farm.rendering.plan import (
-    cpu_threads,
     make_plan,
     rendered_range,
     video_size,

@@ -16,6 +16,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from asha_ray.errors import AshaError, FarmError, ModelError, ResourceError, SpecError
+from asha_ray.farm.cores import cpu_threads
 from asha_ray.farm.on_ray.capacity import Capacity, Resources
 from asha_ray.farm.on_ray.cluster import (
     ON_CPU,
@@ -27,7 +28,6 @@ from asha_ray.farm.on_ray.cluster import (
 )
 from asha_ray.farm.on_ray.runtime import own_error, ray_cluster
 from asha_ray.farm.places import absolute_paths
-from asha_ray.farm.rendering.plan import cpu_threads
 from asha_ray.farm.training.dataset import (
     ImageShards,
     Skipped,

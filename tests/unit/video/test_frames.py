@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from asha_ray.values import Chunk
-from asha_ray.video.frames import chunk_latents, padded_range, render_frames
+from asha_ray.video.batches import chunk_latents, padded_range
+from asha_ray.video.frames import render_frames
 
 SIZE = (8, 4)
 

@@ -30,9 +30,8 @@ from asha_ray.farm.archive.scan import Source, show_id_of
 from asha_ray.farm.archive.shows import Show, Sounding
 from asha_ray.farm.archive.todo import Todo, source_of
 from asha_ray.farm.jobs.meter import Meter
-from asha_ray.farm.rendering.executor import Stop
 from asha_ray.farm.rendering.scheduler import Watch
-from asha_ray.progress import NullProgress
+from asha_ray.progress import NullProgress, Stop
 from asha_ray.spec import ArchiveSpec, build
 from asha_ray.storage.journal import Journal
 from asha_ray.storage.ledger import Ledger, ShowRecord

@@ -19,7 +19,7 @@ from asha_ray.farm.rendering.numerics import (
     write_table,
 )
 from asha_ray.farm.rendering.survey import Survey, choose_codec, survey
-from asha_ray.farm.rendering.worker import decoders_for
+from asha_ray.farm.rendering.task import decoders_for
 from asha_ray.vae.architecture import architecture_of, build
 from asha_ray.vae.model_dir import ModelFiles, read_model, write_model
 from asha_ray.vae.numerics import TABLE, device_kind, numerics_of

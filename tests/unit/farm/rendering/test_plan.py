@@ -23,14 +23,14 @@ from asha_ray.farm.rendering.plan import (
     work_uri,
     worker_bytes,
 )
-from asha_ray.farm.rendering.worker import WorkerJob
+from asha_ray.farm.rendering.task import WorkerJob
 from asha_ray.spec import RENDER_OPTIONS, RenderSpec, build, with_options
 from asha_ray.storage.keys import array_digest
 from asha_ray.vae import architecture as architectures
 from asha_ray.vae.generator import numerics_for
 from asha_ray.vae.model_dir import ModelFiles
 from asha_ray.values import EncoderSettings, Features, num_frames_of
-from asha_ray.video.frames import chunk_latents
+from asha_ray.video.batches import chunk_latents
 
 LATENT = 4
 TRACK_S = Fraction(7 * 44100 + 321, 44100)

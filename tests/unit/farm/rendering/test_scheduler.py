@@ -23,7 +23,7 @@ from asha_ray.farm.rendering.crew import (
     Worker,
 )
 from asha_ray.farm.rendering.scheduler import Scheduler, Watch
-from asha_ray.farm.rendering.worker import ChunkTask
+from asha_ray.farm.rendering.task import ChunkTask
 from asha_ray.values import Chunk, Segment
 
 FRAMES = 60

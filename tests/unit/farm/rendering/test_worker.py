@@ -9,7 +9,8 @@ import pytest
 
 from asha_ray.errors import StorageError
 from asha_ray.farm.rendering import worker as module
-from asha_ray.farm.rendering.worker import ChunkRenderer, ChunkTask, WorkerJob
+from asha_ray.farm.rendering.task import ChunkTask, WorkerJob
+from asha_ray.farm.rendering.worker import ChunkRenderer
 from asha_ray.storage.work import WorkRoot
 from asha_ray.values import Chunk, EncoderSettings, Numerics, Segment
 
