@@ -174,27 +174,34 @@ class Scripted(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.fixture(scope="session")
+def scripted_server() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.fixture
-def scripted(aws) -> Iterator[Callable[..., list[str]]]:
-    """Starts the server; what it returns is the list of requests that have come.
+def scripted(aws, scripted_server) -> Callable[..., list[str]]:
+    """Sets what the server answers; what it returns is the list of requests that have come.
 
     A script gets the handler and returns None, or status and XML, status 0 for a reset, or -1
     where it has answered itself.
     """
+    # Each connection has the handler of the test that opened it: a late one disturbs no other.
     kind = type("Moody", (Scripted,), {"seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
 
     def start(script, user=""):
         kind.script = staticmethod(script)
-        aws(f"http://{user}127.0.0.1:{server.server_address[1]}")
+        scripted_server.RequestHandlerClass = kind
+        aws(f"http://{user}127.0.0.1:{scripted_server.server_address[1]}")
         return kind.seen
 
-    yield start
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return start
 
 
 def operations(storage, uri, tmp_path) -> dict[str, Callable[[], Any]]:

@@ -51,19 +51,20 @@ def farm(scripted, credentials, monkeypatch, tmp_path):
     return start
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_what_to_do_is_said(farm, tmp_path, clock, operation):
+def test_what_to_do_is_said(farm, tmp_path, clock, subtests):
     """HEAD, which has no text, must not end in a bare 400."""
     farm()
-    with pytest.raises(StorageError) as caught:
-        operations(storage_of(URI), URI, tmp_path)[operation]()
-    text = str(caught.value)
-    assert text.partition(" ")[0] in ("reading", "writing", "listing", "deleting")
-    assert text.partition(" ")[2] == (
-        f"{URI}: the AWS credentials have expired (ExpiredToken); renew them and run the same "
-        "command again: what is finished is kept"
-    )
-    assert clock.sleeps == [], "waiting renews nothing"
+    for operation, call in operations(storage_of(URI), URI, tmp_path).items():
+        with subtests.test(operation=operation):
+            with pytest.raises(StorageError) as caught:
+                call()
+            doing, _, what = str(caught.value).partition(" ")
+            assert doing in ("reading", "writing", "listing", "deleting")
+            assert what == (
+                f"{URI}: the AWS credentials have expired (ExpiredToken); renew them and run the "
+                "same command again: what is finished is kept"
+            )
+            assert clock.sleeps == [], "waiting renews nothing"
 
 
 @pytest.mark.parametrize("code", CODES)

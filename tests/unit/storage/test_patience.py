@@ -34,12 +34,16 @@ def failing(scripted):
 
 class TestServer:
     @pytest.mark.parametrize("way", ["500", "503", "429", "reset"])
-    @pytest.mark.parametrize("operation", ["read", "write", "upload", "download", "delete", "size"])
-    def test_what_passes_is_waited_for(self, failing, clock, tmp_path, operation, way):
+    def test_what_passes_is_waited_for(self, failing, clock, tmp_path, subtests, way):
         seen = failing(3, way)
-        operations(storage_of(URI), URI, tmp_path)[operation]()
-        assert len(seen) >= 4
-        assert len(clock.sleeps) == 3
+        calls = operations(storage_of(URI), URI, tmp_path)
+        for operation in ("read", "write", "upload", "download", "delete", "size"):
+            seen.clear()
+            clock.sleeps.clear()
+            with subtests.test(operation=operation):
+                calls[operation]()
+                assert len(seen) >= 4
+                assert len(clock.sleeps) == 3
 
     def test_half_a_request_is_sent_again(self, failing):
         """S3 calls that the client's fault."""

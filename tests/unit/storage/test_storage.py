@@ -9,7 +9,7 @@ import pytest
 
 from asha_ray.errors import NotFoundError, SpecError, StorageError, UnwritableError
 from asha_ray.storage import Entry, basename, join, local, parent, s3, storage_of
-from tests.unit.storage.conftest import KEY_ID, OPERATIONS, PART_BYTES, SECRET, operations
+from tests.unit.storage.conftest import KEY_ID, PART_BYTES, SECRET, operations
 
 
 def _names(place, *parts):
@@ -294,44 +294,53 @@ def denied(scripted):
 class TestS3:
     """What only a bucket can do wrong."""
 
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_denied_access_says_so_and_shows_no_credentials(self, denied, tmp_path, operation):
+    def test_denied_access_says_so_and_shows_no_credentials(self, denied, tmp_path, subtests):
         uri = f"{denied}/x"
-        with pytest.raises(StorageError, match=r"access is denied \(.*check credentials") as caught:
-            operations(storage_of(uri), uri, tmp_path)[operation]()
-        assert uri in str(caught.value)
-        assert KEY_ID not in str(caught.value)
-        assert SECRET not in str(caught.value)
+        for operation, call in operations(storage_of(uri), uri, tmp_path).items():
+            with subtests.test(operation=operation):
+                with pytest.raises(StorageError, match=r"denied \(.*check credentials") as caught:
+                    call()
+                assert f"{uri}: access is denied" in str(caught.value)
+                assert KEY_ID not in str(caught.value)
+                assert SECRET not in str(caught.value)
 
-    @pytest.mark.parametrize("operation", OPERATIONS)
     def test_without_credentials_it_says_where_they_come_from(
-        self, aws, s3_server, monkeypatch, tmp_path, operation
+        self, aws, s3_server, monkeypatch, tmp_path, subtests
     ):
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         aws(s3_server)
         uri = "s3://bucket/x"
-        with pytest.raises(StorageError, match=r"no AWS credentials; set AWS_PROFILE"):
-            operations(storage_of(uri), uri, tmp_path)[operation]()
+        for operation, call in operations(storage_of(uri), uri, tmp_path).items():
+            with (
+                subtests.test(operation=operation),
+                pytest.raises(StorageError, match=r"no AWS credentials; set AWS_PROFILE"),
+            ):
+                call()
 
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_an_endpoint_that_is_down_is_told(self, aws, tmp_path, operation):
+    def test_an_endpoint_that_is_down_is_told(self, aws, tmp_path, subtests):
         aws("http://127.0.0.1:9")
         uri = "s3://bucket/x"
-        with pytest.raises(StorageError, match=r"endpoint cannot be reached; check AWS_ENDPOINT"):
-            operations(storage_of(uri), uri, tmp_path)[operation]()
+        for operation, call in operations(storage_of(uri), uri, tmp_path).items():
+            with (
+                subtests.test(operation=operation),
+                pytest.raises(StorageError, match=r"cannot be reached; check AWS_ENDPOINT"),
+            ):
+                call()
 
-    @pytest.mark.parametrize(
-        "operation", [o for o in OPERATIONS if o not in ("size", "version", "delete", "discard")]
-    )
-    def test_a_missing_bucket_is_not_found(self, bucket, tmp_path, operation):
+    def test_a_missing_bucket_is_not_found(self, bucket, tmp_path, subtests):
         uri = "s3://no-such-bucket-anywhere/x"
-        expected = UnwritableError if operation == "check_writable" else NotFoundError
-        with pytest.raises(expected) as caught:
-            operations(storage_of(uri), uri, tmp_path)[operation]()
-        assert uri in str(caught.value)
-        if operation in ("write", "upload", "check_writable", "list"):
-            assert "bucket" in str(caught.value).partition(uri)[2], "the object is not at fault"
+        for operation, call in operations(storage_of(uri), uri, tmp_path).items():
+            if operation in ("size", "version", "delete", "discard"):
+                continue
+            expected = UnwritableError if operation == "check_writable" else NotFoundError
+            with subtests.test(operation=operation):
+                with pytest.raises(expected) as caught:
+                    call()
+                assert uri in str(caught.value)
+                if operation in ("write", "upload", "check_writable", "list"):
+                    told = str(caught.value).partition(uri)[2]
+                    assert "bucket" in told, "the object is not at fault"
 
     @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "s3://bucket", "s3://bucket/"])
     def test_a_uri_without_bucket_or_key_is_refused(self, bucket, uri):

@@ -109,7 +109,7 @@ def publisher(tmp_path):
                 lambda *args: self.handler(*args, directory=str(self.folder)),
             )
             self.url = f"http://127.0.0.1:{self.server.server_port}"
-            threading.Thread(target=self.server.serve_forever, daemon=True).start()
+            threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
             return self
 
         def __exit__(self, *_):
