@@ -7,6 +7,7 @@ import librosa
 import numpy as np
 import pytest
 
+from asha_ray.audio import beats as module
 from asha_ray.audio.beats import local_tempo, track_beats, track_changing_beats
 from asha_ray.audio.blocks import iter_blocks
 from asha_ray.audio.features import analyze_stream
@@ -29,10 +30,16 @@ def _onsets(bpm_of_second, seconds):
     return curve, np.array(beats)
 
 
-@pytest.mark.parametrize("bpm", [72, 97, 128, 160])
-@pytest.mark.parametrize("seconds", [7, 61, 150])
-def test_a_tracks_beats_are_librosas(bpm, seconds):
+@pytest.mark.parametrize(
+    ("bpm", "seconds", "part_s"),
+    [
+        *((bpm, seconds, 10) for bpm in (72, 97, 128, 160) for seconds in (7, 11, 25)),
+        (128, 61, module.CHUNK_FRAMES // 60),
+    ],
+)
+def test_a_tracks_beats_are_librosas(monkeypatch, bpm, seconds, part_s):
     """The tempogram is averaged in parts to save memory; tempo and beats must not move by it."""
+    monkeypatch.setattr(module, "CHUNK_FRAMES", 60 * part_s)
     curve, _ = _onsets(lambda _: bpm, seconds)
     curve += 0.05 * np.random.default_rng(1).random(len(curve))
     with warnings.catch_warnings():

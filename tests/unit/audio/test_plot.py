@@ -24,28 +24,33 @@ def features(clip):
     return analyze_clip(clip, Fraction(24))
 
 
+@pytest.fixture(scope="module")
+def drawn(clip, features, tmp_path_factory):
+    """The pixels of the clip's picture."""
+    path = tmp_path_factory.mktemp("picture") / "p.png"
+    plot_features(measure_waveform(stream_of_clip(clip)), features, path, "track.wav")
+    return _shown(path)
+
+
 def _shown(path):
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
-def test_sound_beats_and_both_decays_are_drawn(clip, features, tmp_path):
-    path = tmp_path / "p.png"
-    plot_features(measure_waveform(stream_of_clip(clip)), features, path, "track.wav")
-    pixels = _shown(path)
-    assert pixels.shape[1] > pixels.shape[0] > 500
+def test_sound_beats_and_both_decays_are_drawn(drawn):
+    assert drawn.shape[1] > drawn.shape[0] > 500
     for name, colour in {
         "wave": (0x5B, 0x5F, 0x77),
         "onset": (0xF2, 0xB8, 0xFF),
         "linear": (0xFF, 0x4D, 0x5E),
         "exponential": (0x4D, 0x8D, 0xFF),
     }.items():
-        near = np.abs(pixels - colour).max(axis=2) < 40
+        near = np.abs(drawn - colour).max(axis=2) < 40
         assert near.sum() > 200, f"{name} is not drawn"
 
 
-@pytest.mark.parametrize("title", ["a_b$c$d.wav", "$", "\\frac", "музыка 音楽.mp3", "{", "", "%s"])
+@pytest.mark.parametrize("title", ["a_b$c$d{%s.wav", "$", "$\\frac$", "музыка 音楽.mp3", ""])
 def test_any_file_name_can_be_the_title(clip, features, tmp_path, title):
     """`$` begins a formula in matplotlib, and a name with one must not end the command."""
     plot_features(measure_waveform(stream_of_clip(clip)), features, tmp_path / "p.png", title)
@@ -71,12 +76,11 @@ def test_a_waveform_is_the_same_however_it_streams(block):
     assert wave.times[int(wave.high.argmax())] == pytest.approx(samples.argmax() / 44_100, abs=0.02)
 
 
-def test_every_stem_gets_a_row(clip, features, tmp_path):
+def test_every_stem_gets_a_row(clip, features, drawn, tmp_path):
     stems = {"drums": features, "bass": features}
     wave = measure_waveform(stream_of_clip(clip))
-    plot_features(wave, features, tmp_path / "without.png")
     plot_features(wave, replace(features, stems=stems), tmp_path / "with.png")
-    assert _shown(tmp_path / "with.png").shape[0] > _shown(tmp_path / "without.png").shape[0]
+    assert _shown(tmp_path / "with.png").shape[0] > drawn.shape[0]
 
 
 def test_a_long_curve_is_thinned_without_losing_peaks():

@@ -23,7 +23,7 @@ def _overtones(phase, count, tilt):
     total = sine.copy()
     for k in range(2, count + 1):
         before, sine = sine, twice_cos * sine - before
-        total += sine / k**tilt
+        total += sine * np.float32(k**-tilt)
     return total
 
 
@@ -34,7 +34,8 @@ def _track(seconds, seed):
     time_s = np.arange(seconds * RATE) / RATE
     root, tilt = 80 * 2 ** rng.uniform(0, 1.5), rng.uniform(0.5, 2.5)
     step = np.array([1, 2 ** (rng.integers(3, 8) / 12)])[(time_s // 2).astype(int) % 2]
-    sound = _overtones(2 * np.pi * root * step * time_s, rng.integers(4, 24), tilt)
+    turns = (root * step * time_s) % 1
+    sound = _overtones((2 * np.pi * turns).astype(np.float32), rng.integers(4, 24), tilt)
     noise = (
         np.cumsum(rng.standard_normal(len(time_s)))
         if rng.random() < 0.5

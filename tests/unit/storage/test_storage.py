@@ -41,18 +41,19 @@ KEYS = [
 ]
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_any_key_names_exactly_one_file(place, key, tmp_path):
+def test_any_key_names_exactly_one_file(place, tmp_path, subtests):
     """A `%` or `#` that is taken for an escape or a fragment loses an artist's track."""
-    uri = join(place.root, key)
-    place.storage.write(uri, key.encode())
-    assert list(place.storage.list(place.root)) == [Entry(uri, len(key.encode()))]
-    place.storage.download(uri, tmp_path / "copy")
-    assert (tmp_path / "copy").read_bytes() == place.storage.read(uri) == key.encode()
-    with place.storage.local_copy(uri) as path:
-        assert path.read_bytes() == key.encode()
-    place.storage.delete(uri)
-    assert place.storage.size(uri) is None
+    for key in KEYS:
+        uri = join(place.root, key)
+        with subtests.test(key=key):
+            place.storage.write(uri, key.encode())
+            assert list(place.storage.list(place.root)) == [Entry(uri, len(key.encode()))]
+            place.storage.download(uri, tmp_path / "copy")
+            assert (tmp_path / "copy").read_bytes() == place.storage.read(uri) == key.encode()
+            with place.storage.local_copy(uri) as path:
+                assert path.read_bytes() == key.encode()
+            place.storage.delete(uri)
+            assert place.storage.size(uri) is None
 
 
 def test_a_list_is_sorted_and_only_of_what_lies_below(place):
@@ -401,23 +402,21 @@ def test_a_list_can_begin_later(place):
     assert found == [join(place.root, key) for key in ("0", "a/1", "a/2", "b")]
 
 
-@pytest.mark.parametrize(
-    ("after", "keys"),
-    [
-        ("a/v/", ["a/v/1", "a/w", "b"]),
-        ("a/v/1", ["a/w", "b"]),
-        ("a/v/\U0010ffff", ["a/w", "b"]),
-        ("a/", ["a/1", "a/v/1", "a/w", "b"]),
-        ("a", ["a-b", "a/1", "a/v/1", "a/w", "b"]),
-        ("a/v/1/x", ["a/w", "b"]),
-    ],
-)
-def test_a_list_can_begin_within_a_folder(place, after, keys):
+def test_a_list_can_begin_within_a_folder(place, subtests):
     """An archive goes on after a folder of its own, wherever that lies."""
     for key in ("a-b", "a/1", "a/v/1", "a/w", "b"):
         place.storage.write(join(place.root, key), b"1")
-    found = [entry.uri for entry in place.storage.list(place.root, after=after)]
-    assert found == [join(place.root, key) for key in keys]
+    for after, keys in {
+        "a/v/": ["a/v/1", "a/w", "b"],
+        "a/v/1": ["a/w", "b"],
+        "a/v/\U0010ffff": ["a/w", "b"],
+        "a/": ["a/1", "a/v/1", "a/w", "b"],
+        "a": ["a-b", "a/1", "a/v/1", "a/w", "b"],
+        "a/v/1/x": ["a/w", "b"],
+    }.items():
+        with subtests.test(after=after):
+            found = [entry.uri for entry in place.storage.list(place.root, after=after)]
+            assert found == [join(place.root, key) for key in keys]
 
 
 def test_a_list_tells_what_changes_with_a_file(place):

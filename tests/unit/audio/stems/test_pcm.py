@@ -55,7 +55,7 @@ def test_there_and_back_changes_nothing_that_is_heard(sample_rate):
 @pytest.mark.parametrize("length", [1, 2, 3, 100, 9_999, 65_537])
 def test_the_length_is_the_inputs(sample_rate, length):
     """A sample too few and stems no longer fit the mix."""
-    assert through(song(9)[:length], sample_rate).shape == (length, 2)
+    assert through(song(1.5)[:length], sample_rate).shape == (length, 2)
 
 
 def test_no_sound_gives_no_sound():

@@ -46,7 +46,7 @@ def small_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(module, "sample_model", lambda: sample_model(TINY))
     monkeypatch.setattr(module, "QUICK_ROUNDS", 1)
-    monkeypatch.setattr(module, "QUICK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "QUICK_SECONDS", 0.0)
     monkeypatch.setattr(module, "pick_device", lambda: "cpu")
     monkeypatch.setattr(module, "TUNE_BATCHES", {"cpu": (1, 2)})
     monkeypatch.setattr(module, "measure_machine", lambda kind, *_, **__: machine(kind))
