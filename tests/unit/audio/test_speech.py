@@ -1,5 +1,6 @@
 """Speech and silence, second by second: a broadcast's talk must not be drawn as its music."""
 
+import functools
 import shutil
 import subprocess
 from fractions import Fraction
@@ -28,6 +29,7 @@ def _curves(samples):
     return merge_blocks(map(measure_block, iter_blocks(pcm)), RATE)
 
 
+@functools.cache
 def _voice(text, voice):
     command = ["espeak-ng", "-v", voice, "--stdout"]
     done = subprocess.run(command, input=text.encode(), capture_output=True, check=True, timeout=60)
@@ -39,6 +41,7 @@ def _level(samples, rms):
     return samples * (rms / np.sqrt(np.mean(np.square(samples))))
 
 
+@functools.cache
 def _drums(seconds, bpm):
     return np.concatenate(list(mix(seconds, bpm, bpm)[0].blocks))[:, 0]
 

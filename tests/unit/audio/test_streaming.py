@@ -194,7 +194,7 @@ def test_rolling_normalisation_leaves_silence_silent():
 
 def test_only_a_mix_is_normalised_by_its_surroundings():
     """Fidelity: a track of up to 20 minutes keeps the article's scale."""
-    samples = _music(150.0, 8_000, quiet_from=75, quiet_by=0.3)
+    samples = _music(100.0, 8_000, quiet_from=25, quiet_by=0.3)
     pcm = stream_of_clip(AudioClip(samples, 8_000))
     default = analyze_clip(AudioClip(samples, 8_000), Fraction(60))
     rolling = analyze_stream(pcm, Fraction(60), AnalysisSettings(normalise="rolling"))

@@ -1,5 +1,6 @@
 """cluster.yaml: what Ray's launcher, its autoscaler and EC2 make of it."""
 
+import functools
 import os
 import re
 import subprocess
@@ -51,9 +52,15 @@ def accept(config: dict[str, Any]) -> dict[str, Any]:
     return prepared
 
 
+@functools.cache
+def ec2() -> Any:
+    """EC2's own model of its requests."""
+    return Session().get_service_model("ec2")
+
+
 def launch(config: dict[str, Any], name: str, count: int = 1) -> None:
     """Check the request that Ray makes of a node type, as EC2's own model describes it."""
-    model = Session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    model = ec2().operation_model("RunInstances").input_shape
     request = {**node_config(config, name), "SubnetId": "subnet-1", "KeyName": "asha-ray"}
     validate_parameters({**request, "MinCount": 1, "MaxCount": count}, model)
 

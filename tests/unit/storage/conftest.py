@@ -1,5 +1,6 @@
 """A place on a disk and one in a bucket, an S3 server, a broken one, and time that costs none."""
 
+import copy
 import errno
 import shutil
 import threading
@@ -15,12 +16,14 @@ import botocore.session
 import pytest
 from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
+from botocore.hooks import HierarchicalEmitter
 from moto.server import ThreadedMotoServer
 
 from asha_ray.storage import Storage, base, patience, s3, storage_of
 
 KEY_ID, SECRET = "AKIDNEVERSHOWN", "secret/never+shown"
-LOADER = botocore.loaders.create_loader()
+LOADER, HANDLERS = botocore.loaders.create_loader(), HierarchicalEmitter()
+botocore.session.Session(event_hooks=HANDLERS)  # registers its own
 PART_BYTES = 8 << 20
 """boto3 sends larger files in parts."""
 
@@ -65,8 +68,10 @@ def s3_server():
 
 
 def _quick_session():
-    """A shared loader saves reading the service's description for each."""
-    session = botocore.session.Session()
+    """Reading S3's description and registering handlers takes longer than most tests."""
+    session = botocore.session.Session(
+        event_hooks=copy.copy(HANDLERS), include_builtin_handlers=False
+    )
     session.register_component("data_loader", LOADER)
     return boto3.Session(botocore_session=session)
 

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from asha_ray.audio.stems.tf_checkpoint import MAX_INDEX_BYTES, Checkpoint
+from asha_ray.audio.stems.tf_checkpoint import MAX_INDEX_BYTES, MAX_KEY_BYTES, Checkpoint
 from asha_ray.errors import StemsError
 from tests.unit.audio.stems.bundles import entry, table, write_bundle
 
@@ -155,7 +155,7 @@ def test_compressed_and_foreign_indexes_are_named(tmp_path):
 def test_an_index_that_multiplies_itself_is_refused(tmp_path):
     """A megabyte of entries that share ever longer names, or blocks, would fill the memory."""
     write_bundle(tmp_path, {})
-    names = [b"n" * length for length in range(1, 3000)]
+    names = [b"n" * length for length in range(1, MAX_KEY_BYTES + 2)]
     (tmp_path / "model.index").write_bytes(table([(name, VALID) for name in names], per_block=9999))
     with pytest.raises(StemsError, match="name is too long"):
         Checkpoint(tmp_path)
