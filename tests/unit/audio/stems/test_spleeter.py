@@ -205,7 +205,8 @@ def test_the_version_tells_models_apart(separator, two_stems, tmp_path):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_masks_are_shares(name, full_width, monkeypatch):
-    monkeypatch.setattr(unet, "NUM_FILTERS", full_width)
+    if name == "2stems":  # the others have more of the same networks
+        monkeypatch.setattr(unet, "NUM_FILTERS", full_width)
     torch.manual_seed(0)
     model = MaskModel(KINDS[name]).eval()
     with torch.no_grad():
