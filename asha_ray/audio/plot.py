@@ -6,15 +6,16 @@ Shapes: w moments of the waveform, n video frames.
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from asha_ray.audio.blocks import mono_blocks
 from asha_ray.values import Features, FloatArray, PcmStream
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BACKGROUND = "#0b0b12"
 INK = "#d8d8e4"
@@ -68,6 +69,10 @@ def plot_features(wave: Waveform, features: Features, path: Path, title: str = "
         path: a local `.png` path.
         title: a line above the picture.
     """
+    # They take most of a second to import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     num_stems = len(features.stems)
     figure = Figure(figsize=(14, 7 + 1.6 * num_stems), facecolor=BACKGROUND, layout="constrained")
     FigureCanvasAgg(figure)
@@ -105,7 +110,7 @@ def plot_features(wave: Waveform, features: Features, path: Path, title: str = "
         figure.savefig(path, format="png", dpi=110)
 
 
-def _style(axes: Axes, title: str) -> None:
+def _style(axes: "Axes", title: str) -> None:
     axes.set_facecolor(BACKGROUND)
     axes.set_title(title, color=INK, fontsize=10, loc="left")
     axes.tick_params(colors=INK, labelsize=8)
@@ -114,7 +119,7 @@ def _style(axes: Axes, title: str) -> None:
     axes.grid(color="#ffffff", alpha=0.06)
 
 
-def _draw_waveform(axes: Axes, wave: Waveform) -> None:
+def _draw_waveform(axes: "Axes", wave: Waveform) -> None:
     step = max(1, len(wave.times) // MAX_POINTS)
     starts = np.arange(0, len(wave.times), step)
     low = np.minimum.reduceat(wave.low, starts)
@@ -122,7 +127,7 @@ def _draw_waveform(axes: Axes, wave: Waveform) -> None:
     axes.fill_between(wave.times[starts], low, high, color=WAVE, lw=0, label="waveform")
 
 
-def _draw_decays(axes: Axes, times: NDArray[np.float64], features: Features) -> None:
+def _draw_decays(axes: "Axes", times: NDArray[np.float64], features: Features) -> None:
     for curve, colour, name, width in (
         (features.decay_exponential, EXPONENTIAL, "exponential", 1.4),
         (features.decay_linear, LINEAR, "linear", 0.7),

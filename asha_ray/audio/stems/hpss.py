@@ -12,8 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import scipy.fft
-from librosa.filters import get_window
-from librosa.util import softmask
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
@@ -80,6 +78,8 @@ def make(settings: SeparatorSettings) -> HpssSeparator:
 
 
 def _window() -> FloatArray:
+    from librosa.filters import get_window  # takes seconds to import
+
     return np.asarray(get_window("hann", N_FFT, fftbins=True), np.float32)
 
 
@@ -121,6 +121,8 @@ def _spectra(sound: FloatArray, num_frames: int) -> Spectra:
 
 def _separate(spectra: Spectra) -> Spectra:
     """Spectra `[c, t, f]` -> those of both stems `[2, c, t, f]`."""
+    from librosa.util import softmask
+
     stems = np.empty((2, *spectra.shape), np.complex64)
     for channel, spectrum in enumerate(spectra):
         magnitude = np.abs(spectrum)

@@ -36,11 +36,9 @@ def _track(seconds, seed):
     step = np.array([1, 2 ** (rng.integers(3, 8) / 12)])[(time_s // 2).astype(int) % 2]
     turns = (root * step * time_s) % 1
     sound = _overtones((2 * np.pi * turns).astype(np.float32), rng.integers(4, 24), tilt)
-    noise = (
-        np.cumsum(rng.standard_normal(len(time_s)))
-        if rng.random() < 0.5
-        else rng.standard_normal(len(time_s))
-    )
+    noise = rng.standard_normal(len(time_s), np.float32)
+    if rng.random() < 0.5:
+        noise = np.cumsum(noise)
     noise = np.diff(noise, prepend=0) * np.exp(-((time_s * rng.uniform(1, 3)) % 1) * 9)
     sound = 0.2 * sound / sound.std() + rng.uniform(0.02, 0.2) * noise / max(noise.std(), 1e-6)
     sound *= 0.7 + 0.3 * ((time_s // 8) % 2)

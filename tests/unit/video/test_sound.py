@@ -88,7 +88,7 @@ def test_a_copy_is_heard_when_the_original_is(original, picture, tmp_path, name)
     duration_s = Fraction(len(reference), sample_rate)
     copy, video = tmp_path / "copy.m4a", tmp_path / "v.mp4"
     assert copy_audio(source, copy, duration_s) == codec
-    stitch([(picture, 75)], copy, video, Fraction(30))
+    stitch([(picture, round(30 * SECONDS))], copy, video, Fraction(30))
     sound = decode_with_ffmpeg(video, 2, sample_rate).mean(axis=1)
     shift_s, alike = _shift_s(sound, reference, sample_rate)
     assert abs(shift_s) < 0.001
