@@ -192,6 +192,39 @@ def test_imports_made_at_once_form_no_circle():
         walk(name, ())
 
 
+WITHOUT_TORCH = (
+    *("api", "cli/main", "farm/archive/archive", "farm/archive/ask", "farm/archive/finish"),
+    *("farm/archive/hear", "farm/jobs/drive", "farm/jobs/submit", "farm/listening/features"),
+    *("farm/listening/separate", "farm/on_ray/crew", "farm/on_ray/executor", "farm/on_ray/helpers"),
+    *("farm/on_ray/share", "farm/rendering/render"),
+)
+"""Where processes begin that hear, join, wait or submit, and that ask others to make pictures."""
+
+
+def test_what_computes_no_pictures_brings_no_torch_along():
+    """Each of such processes would take two CPU seconds and 200 MB more, on every node."""
+    names = {"asha_ray." + _name(path)[:-3].replace("/", "."): path for path in _modules()}
+
+    def chain_to_torch(name: str, trail: tuple[str, ...], seen: set[str]) -> tuple[str, ...]:
+        seen.add(name)
+        for found in _imports(names[name]):
+            if not found.at_once:
+                continue
+            if found.module.partition(".")[0] == "torch":
+                return (*trail, name, "torch")
+            if found.module in names and found.module not in seen:
+                chain = chain_to_torch(found.module, (*trail, name), seen)
+                if chain:
+                    return chain
+        return ()
+
+    for module in WITHOUT_TORCH:
+        chain = chain_to_torch("asha_ray." + module.replace("/", "."), (), set())
+        assert not chain, " imports ".join(chain)
+    # Or it would see nothing for ever.
+    assert chain_to_torch("asha_ray.farm.rendering.worker", (), set())
+
+
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 UNSAFE_CALLS = {"torch.load", "torch.save", "os.system", "os.popen", "eval", "exec", "yaml.load"}
 
