@@ -10,8 +10,6 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -27,7 +25,8 @@ import ray
 import yaml
 from ray.core.generated import autoscaler_pb2
 
-from tests.farm import mortal, wait_for
+from tests.farm import wait_for
+from tests.warm import become_node, fork_server
 
 HOST = "127.0.0.1"
 START_S = 240.0
@@ -44,6 +43,9 @@ SETTINGS = {
     "RAY_health_check_failure_threshold": "5",
     # Workers give way to all else by default; on a busy machine they would hardly run.
     "RAY_worker_niceness": "0",
+    # Each node would start workers that no driver here can use, since their environments differ.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
     # Else it is on or off as somebody on this machine has made himself a token, or not.
     "RAY_AUTH_MODE": "disabled",
 }
@@ -52,10 +54,12 @@ SETTINGS = {
 def processes_of(session: int) -> list[psutil.Process]:
     """All that live in a session, whoever their parents are."""
     found = []
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with suppress(psutil.Error, OSError):
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            if os.getsid(pid) == session:
+                process = psutil.Process(pid)
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
     return found
 
 
@@ -81,29 +85,28 @@ class Node:
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = f"n{secrets.token_hex(4)}"
         self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [
-                    *mortal("TERM"),
-                    *(sys.executable, "-m", "ray.scripts.scripts", "start", *arguments),
-                    *(f"--node-name={self.name}", "--block", "--disable-usage-stats"),
-                    *(f"--object-store-memory={STORE_BYTES}", "--include-log-monitor=false"),
-                    *("--min-worker-port=0", "--max-worker-port=0"),
-                    *("--dashboard-agent-listen-port=0",),
-                ],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        command = [
+            *("start", *arguments),
+            *(f"--node-name={self.name}", "--block", "--disable-usage-stats"),
+            *(f"--object-store-memory={STORE_BYTES}", "--include-log-monitor=false"),
+            *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
+        ]
+        self._process: Any = fork_server().Process(
+            target=become_node, args=(command, dict(environment), log)
+        )
+        self._process.start()
+        # From here on it can be told from its server, with all that it starts.
+        wait_for(lambda: not self._process.is_alive() or self._is_apart(), 60, "a process")
 
     @property
     def session(self) -> int:
-        return self._process.pid
+        return int(self._process.pid)
+
+    def _is_apart(self) -> bool:
+        return os.getsid(self.session) == self.session
 
     def require_running(self) -> None:
-        assert self._process.poll() is None, self._log.read_text()
+        assert self._process.is_alive(), self._log.read_text()
 
     def holds(self, pid: int) -> bool:
         """Whether a process is one of this node's."""
@@ -114,7 +117,7 @@ class Node:
     def kill(self) -> None:
         """The power fails."""
         kill_session(self.session)
-        self._process.wait()
+        self._process.join()
 
 
 class Cluster:

@@ -1,11 +1,8 @@
 """Renders that are stopped at a named step and killed there, and what must hold after that."""
 
-import ctypes
 import json
-import multiprocessing
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -13,8 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext, ForkServerContext
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -29,9 +25,10 @@ from asha_ray.storage.base import is_s3
 from asha_ray.storage.journal import read_events
 from asha_ray.storage.keys import file_digest
 from asha_ray.storage.work import WorkRoot
+from tests.warm import end_with_parent
 
-PR_SET_PDEATHSIG = 1
 REPOSITORY = Path(__file__).parents[1]
+POLL_S = 0.05
 RUN_S = 240.0
 """For one run; minutes only where the machine is busy with other things."""
 NAMES = re.compile(
@@ -40,18 +37,18 @@ NAMES = re.compile(
 )
 
 
-def mortal(name: str) -> list[str]:
-    """What a command begins with that gets a signal when the tests end, however they do."""
-    return ["setpriv", f"--pdeathsig={name}"] if shutil.which("setpriv") else []
-
-
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true answer of a condition."""
+    """The first true answer of a condition.
+
+    Who waits shares two cores with what he waits for: asking takes a fifth of one at most.
+    """
     deadline = time.monotonic() + seconds
-    while not (answer := condition()):
+    while True:
+        asked = time.monotonic()
+        if answer := condition():
+            return answer
         assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
-        time.sleep(0.05)
-    return answer
+        time.sleep(min(max(POLL_S, 4 * (time.monotonic() - asked)), 1.0))
 
 
 @dataclass(frozen=True)
@@ -202,20 +199,6 @@ class Answer(NamedTuple):
     err: str
 
 
-def fork_server() -> ForkServerContext:
-    """Forks processes that have imported what a render needs: most of what a short one takes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            *("asha_ray.cli.main", "asha_ray.farm.rendering.render", "asha_ray.audio.features"),
-            *("asha_ray.farm.rendering.worker", "asha_ray.farm.on_ray.executor", "tests.farm"),
-        ]
-    )
-    # Before a test names another folder for temporary files: a socket's path must be short.
-    forkserver.ensure_running()
-    return context
-
-
 class Driver:
     """`asha-ray` as a process of its own, on a Ray that is there.
 
@@ -322,8 +305,7 @@ def run_command(arguments: list[str], environment: Mapping[str, str], folder: Pa
     """
     from asha_ray.cli.main import main
 
-    # However the tests end, the server that forked this process ends with them.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)

@@ -24,6 +24,7 @@ from asha_ray.progress import NullProgress
 from asha_ray.vae.architecture import architecture_of, build
 from asha_ray.vae.model_dir import write_model
 from tests import media
+from tests.warm import warm_workers
 
 BUCKET = "asha-test"
 TRACK_S = 2.5
@@ -63,7 +64,8 @@ def package_environment() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture(scope="package", autouse=True)
 def workers_temporary(package_environment: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder for temporary files of all processes that are started from here."""
-    folder = Path(tempfile.mkdtemp(prefix="asha-it-", dir="/tmp"))  # short: Ray's sockets' limit
+    # Short, for the limit of Ray's sockets; and no name of ours, or somebody would sweep it.
+    folder = Path(tempfile.mkdtemp(prefix="tests-", dir="/tmp"))
     package_environment.setenv("TMPDIR", str(folder))
     package_environment.setenv("RAY_TMPDIR", "/tmp")
     # What is in the cache of whoever runs the tests must not matter.
@@ -103,26 +105,31 @@ def s3_server(package_environment: pytest.MonkeyPatch, workers_temporary: Path) 
 
 
 @pytest.fixture(scope="package")
-def local_ray(s3_server: str, package_environment: pytest.MonkeyPatch) -> Iterator[None]:
+def local_ray(
+    s3_server: str, workers_temporary: Path, package_environment: pytest.MonkeyPatch
+) -> Iterator[None]:
     """A Ray that everything in here joins; started once, since that costs seconds."""
     repository = str(Path(__file__).parents[2])
     package_environment.setenv(
         "PYTHONPATH", os.pathsep.join([repository, os.environ.get("PYTHONPATH", "")])
     )
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=200 << 20,
-    )
-    with warnings.catch_warnings():
-        # Ray Train makes Ray Data's settings, which then warn of their own deprecated fields.
-        warnings.filterwarnings("ignore", "`use_|`target_shuffle")
-        DataContext.get_current()
-    yield
-    ray.shutdown()
+    with warm_workers(workers_temporary) as python:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", str(python))
+            ray.init(
+                address="local",
+                num_cpus=2,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=200 << 20,
+            )
+        with warnings.catch_warnings():
+            # Ray Train makes Ray Data's settings, which then warn of their own deprecated fields.
+            warnings.filterwarnings("ignore", "`use_|`target_shuffle")
+            DataContext.get_current()
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import soundfile
 
 import asha_ray
 from asha_ray.errors import EncodeError, FarmError, StorageError
+from asha_ray.farm.rendering import scheduler
 from asha_ray.farm.rendering.render import RenderResult
 
 TOLD = r"frames 60 to 89 failed 3 times: .* on purpose\n2 of 6 chunks are finished and kept"
@@ -616,9 +617,11 @@ class TestLostWorkers:
     @pytest.mark.slow
     @pytest.mark.timeout(240)
     def test_a_chunk_that_kills_every_worker_is_blamed(
-        self, track: Path, model: Path, tmp_path: Path,
+        self, track: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         descendants: Callable[[str], list[psutil.Process]],
     ) -> None:  # fmt: skip
+        # Between starts that came to nothing; half a minute after a few of them.
+        monkeypatch.setattr(scheduler, "LONGEST_PAUSE_S", 0.5)
         ended = threading.Event()
 
         def kill() -> None:
@@ -639,7 +642,7 @@ class TestLostWorkers:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_one_cpu_is_enough(track: Path, model: Path, tmp_path: Path) -> None:
     """An actor must not hold the only CPU while the analysis waits for it."""
     import subprocess
@@ -653,6 +656,6 @@ def test_one_cpu_is_enough(track: Path, model: Path, tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(track), str(model), str(tmp_path / "v.mp4")]
 
-    subprocess.run(command, check=True, timeout=60, cwd=Path(__file__).parents[2])
+    subprocess.run(command, check=True, timeout=240, cwd=Path(__file__).parents[2])
 
     assert asha_ray.inspect(tmp_path / "v.mp4").problems == ()

@@ -17,7 +17,8 @@ import asha_ray
 from asha_ray.storage import join
 from asha_ray.storage.journal import read_heartbeat
 from tests.cluster import Cluster, cluster
-from tests.farm import REPOSITORY, Driver, Render, fork_server, wait_for
+from tests.farm import REPOSITORY, Driver, Render, wait_for
+from tests.warm import fork_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -111,9 +112,13 @@ def named(render: Render, *names: str) -> list[Mapping[str, Any]]:
 
 
 def require_once(render: Render, num_chunks: int) -> None:
-    """Every chunk was begun once, and done."""
-    for name in ("chunk-started", "chunk-done"):
-        assert sorted(event["chunk"] for event in named(render, name)) == list(range(num_chunks))
+    """Every chunk was done once, and begun once, or again where it took too long."""
+    begun, done, repeated = (
+        [event["chunk"] for event in named(render, f"chunk-{name}")]
+        for name in ("started", "done", "repeated")
+    )
+    assert sorted(begun) == sorted([*range(num_chunks), *repeated])
+    assert sorted(done) == list(range(num_chunks))
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import pytest
 import asha_ray
 from asha_ray import faults
 from asha_ray.farm.rendering.render import RenderResult
-from tests.farm import Render, Stop, fork_server, render_alone, require_gone, wait_for
+from tests.farm import Render, Stop, render_alone, require_gone, wait_for
+from tests.warm import fork_server
 
 OPTIONS = {"chunk_seconds": 0.25, "duration": 0.7}
 OF_EACH_CHUNK = ("encoded", "verified", "uploaded", "recorded", "committed")

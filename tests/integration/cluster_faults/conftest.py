@@ -20,8 +20,9 @@ import pytest
 import asha_ray
 from asha_ray.storage import join, s3, storage_of
 from tests.cluster import Cluster, cluster
-from tests.farm import REPOSITORY, Driver, Render, Stop, Work, fork_server
+from tests.farm import REPOSITORY, Driver, Render, Stop, Work
 from tests.swift import CREDENTIALS, swift
+from tests.warm import fork_server
 
 BUCKET = "asha-farm"
 NUM_NODES = 3
