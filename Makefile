@@ -21,9 +21,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { echo 'venv is missing: apt-get install python3-venv'; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@# librosa is compiled when it is first imported. Processes that do it at once each take half a
-	@# minute, and may mix up what they write (numba issue 10128).
-	$(BIN)/python -c 'import librosa.beat'
+	@# librosa and our own kernels are compiled when they are first used. Processes that do it at once
+	@# each take half a minute, and may mix up what they write (numba issue 10128).
+	$(BIN)/python -c 'import librosa.beat; from asha_ray.video.convert import prepare; prepare()'
 	@touch $@
 
 demo: install

@@ -24,7 +24,7 @@ import soundfile
 import torch
 
 import asha_ray
-from asha_ray.farm.rendering import worker
+from asha_ray.farm.rendering import task, worker
 from asha_ray.storage.journal import read_events
 from asha_ray.storage.ledger import Ledger
 from asha_ray.values import FloatArray, Size
@@ -70,7 +70,7 @@ def idle(folder: Path) -> None:
 
     worker.load_decoder = lambda *_: Sleeper()  # type: ignore[assignment,return-value]
     worker.ChunkRenderer.render = timed  # type: ignore[method-assign]
-    worker.decoders_for = lambda *_: 1  # a GPU is one
+    task.decoders_for = lambda *_: 1  # a GPU is one
     result = asha_ray.archive(
         folder / "shows", model=folder / "model", out=folder / "videos", executor="serial",
         fps=FPS, chunk_seconds=CHUNK_S,

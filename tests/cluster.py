@@ -92,7 +92,7 @@ class Node:
             *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
         ]
         self._process: Any = fork_server().Process(
-            target=become_node, args=(command, dict(environment), log)
+            target=become_node, args=(command, dict(environment), log), daemon=True
         )
         self._process.start()
         # From here on it can be told from its server, with all that it starts.
@@ -103,7 +103,9 @@ class Node:
         return int(self._process.pid)
 
     def _is_apart(self) -> bool:
-        return os.getsid(self.session) == self.session
+        with suppress(ProcessLookupError):
+            return os.getsid(self.session) == self.session
+        return False
 
     def require_running(self) -> None:
         assert self._process.is_alive(), self._log.read_text()

@@ -25,7 +25,7 @@ from asha_ray.storage.base import is_s3
 from asha_ray.storage.journal import read_events
 from asha_ray.storage.keys import file_digest
 from asha_ray.storage.work import WorkRoot
-from tests.warm import end_with_parent
+from tests.warm import end_with_parent, leave_server
 
 REPOSITORY = Path(__file__).parents[1]
 POLL_S = 0.05
@@ -40,7 +40,7 @@ NAMES = re.compile(
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """The first true answer of a condition.
 
-    Who waits shares two cores with what he waits for: asking takes a fifth of one at most.
+    Who waits shares two cores with what he waits for: asking takes a fifth of one, if it can.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -48,7 +48,7 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         if answer := condition():
             return answer
         assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
-        time.sleep(min(max(POLL_S, 4 * (time.monotonic() - asked)), 1.0))
+        time.sleep(min(max(POLL_S, 4 * (time.monotonic() - asked)), 0.3))
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,7 @@ def run_command(arguments: list[str], environment: Mapping[str, str], folder: Pa
     """
     from asha_ray.cli.main import main
 
+    leave_server()
     end_with_parent()
     os.setsid()
     os.environ.clear()

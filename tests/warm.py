@@ -4,7 +4,7 @@ Ray starts each worker as a fresh Python, which imports Ray twice, then torch, a
 pandas too: two to five CPU seconds for each of hundreds, most of what tests on a cluster would
 take. Here Ray is given a launcher in the place of Python, which hands workers on to a process that
 forks them; from there on Ray's own files do what they always do. Workers whose runtime environment
-has a folder or a Python of its own are started afresh, and so is all that is no worker.
+has a folder, modules or a Python of its own are started afresh, and so is all that is no worker.
 """
 
 import atexit
@@ -17,6 +17,7 @@ import shlex
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -57,12 +58,21 @@ def end_with_parent(kind: signal.Signals = signal.SIGKILL) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, kind)
 
 
+def leave_server() -> None:
+    """Let go of what says that the tests are there: their server waits for its end, to end too."""
+    said = forkserver._forkserver
+    if said._forkserver_alive_fd is not None:
+        os.close(said._forkserver_alive_fd)
+        said._forkserver_alive_fd = None
+
+
 def begin_forked(end: signal.Signals = signal.SIGKILL) -> None:
     """What a process that was forked for a test does first.
 
     Args:
         end: it gets this signal when its server ends, and so when the tests do, however they do.
     """
+    leave_server()
     end_with_parent(end)
     paths = Path("/proc").glob(f"{os.getppid()}/task/*/comm")
     threads = [path.read_text().strip() for path in paths]
@@ -81,10 +91,11 @@ main()
 
 def become_node(command: list[str], environment: Mapping[str, str], log: Path) -> NoReturn:
     """`ray start` in a session of its own, together with what forks its workers."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for path, stream in ((os.open(os.devnull, os.O_RDONLY), 0), (file, 1), (file, 2)):
+        os.dup2(path, stream)
     begin_forked(signal.SIGTERM)
     os.setsid()
-    for path, stream in ((os.devnull, 0), (log, 1), (log, 2)):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), stream)
     launcher = make_launcher(log.parent)
     if os.fork() == 0:
         end_with_parent()
@@ -103,15 +114,17 @@ def make_launcher(folder: Path) -> Path:
 
 @contextmanager
 def warm_workers(folder: Path) -> Iterator[Path]:
-    """Serve one Ray while the context lasts; what it must take for Python is yielded."""
+    """Serve one Ray while the context lasts; yields what it takes for Python."""
     process: Any = fork_server().Process(target=_begin_to_serve, args=(folder,), daemon=True)
     process.start()
     while not _socket(folder).exists():
         assert process.is_alive(), "the workers' server has ended"
         time.sleep(0.01)
-    yield make_launcher(folder)
-    process.kill()
-    process.join()
+    try:
+        yield make_launcher(folder)
+    finally:
+        process.kill()
+        process.join()
 
 
 def _begin_to_serve(folder: Path) -> NoReturn:
@@ -152,6 +165,7 @@ def _become_worker(connection: socket.socket) -> NoReturn:
     os.environ.clear()
     os.environ.update(told["environment"])
     os.chdir(told["folder"])
+    tempfile.tempdir = None  # read anew
     code: Any = 1
     try:
         _work(told["arguments"])
@@ -162,6 +176,8 @@ def _become_worker(connection: socket.socket) -> NoReturn:
         traceback.print_exc()
     finally:
         atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
 
 
@@ -175,7 +191,8 @@ def _work(told: list[str]) -> None:
     if Path(arguments[0]).name == "setup_worker.py":
         known, arguments = setup_worker.parser.parse_known_args(arguments[1:])
         context = RuntimeEnvContext.deserialize(known.serialized_runtime_env_context or "{}")
-        if context.command_prefix or context.py_executable != sys.executable:
+        own = context.command_prefix or "PYTHONPATH" in context.env_vars
+        if own or context.py_executable != sys.executable:
             os.execv(sys.executable, [sys.executable, *told])
         update_envs(context.env_vars)
     sys.argv = arguments

@@ -205,17 +205,22 @@ def test_what_computes_no_pictures_brings_no_torch_along():
     """Each of such processes would take two CPU seconds and 200 MB more, on every node."""
     names = {"asha_ray." + _name(path)[:-3].replace("/", "."): path for path in _modules()}
 
+    names |= {name.removesuffix(".__init__"): path for name, path in names.items()}
+
     def chain_to_torch(name: str, trail: tuple[str, ...], seen: set[str]) -> tuple[str, ...]:
         seen.add(name)
         for found in _imports(names[name]):
             if not found.at_once:
                 continue
-            if found.module.partition(".")[0] == "torch":
-                return (*trail, name, "torch")
-            if found.module in names and found.module not in seen:
-                chain = chain_to_torch(found.module, (*trail, name), seen)
-                if chain:
-                    return chain
+            parts = found.module.split(".")
+            if "torch" in parts:  # safetensors.torch brings it too
+                return (*trail, name, found.module)
+            for end in range(2, len(parts) + 1):  # with each package that it lies in
+                target = ".".join(parts[:end])
+                if target in names and target not in seen:
+                    chain = chain_to_torch(target, (*trail, name), seen)
+                    if chain:
+                        return chain
         return ()
 
     for module in WITHOUT_TORCH:

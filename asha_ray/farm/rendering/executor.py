@@ -167,11 +167,11 @@ class SerialExecutor:
     def __init__(self, device: str = "auto") -> None:
         self._device = device
         self._crew: SerialCrew | None = None
-        # The compiled conversion is loaded while the model is read and the render planned.
-        threading.Thread(target=_prepare, name="prepare", daemon=True).start()
 
     def survey(self, codec: str, progress: Progress | None = None) -> Survey:  # noqa: ARG002
         """This machine."""
+        # The compiled conversion is loaded while the model is read and the render planned.
+        threading.Thread(target=_prepare, name="prepare", daemon=True).start()
         return survey(self._device, codec)
 
     def cores(self) -> int:

@@ -178,10 +178,10 @@ def worker_bytes(files: ModelFiles, job: WorkerJob) -> int:
 
     On a GPU, what decoding takes lies there; both devices have the encoder's pictures here.
     """
-    width, height = job.size
-    encoding = ENCODER_PICTURES * width * height * 3 // 2
     from asha_ray.vae.memory import decode_bytes
 
+    width, height = job.size
+    encoding = ENCODER_PICTURES * width * height * 3 // 2
     if job.numerics.device != "cpu":
         return GPU_PROCESS_BYTES + encoding
     decoding = decode_bytes(files.architecture, job.numerics.batch_size)

@@ -112,6 +112,7 @@ def test_lossless_video_is_the_same_wherever_it_was_cut(make_segments, tmp_path,
 
 @pytest.mark.parametrize(
     ("fps", "sample_rate"),
+    # A frame's share of samples is whole, or not, by both.
     [*zip(RATES, [44_100, 48_000, 44_100, 48_000, 44_100], strict=True), (NTSC, 44_100)],
     ids=str,
 )

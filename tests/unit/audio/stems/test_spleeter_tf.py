@@ -154,6 +154,7 @@ def use_our_pip(monkeypatch):
     def without_pip(command, folder):
         if "venv" not in command:
             return run(command, folder)
+        assert "--without-pip" not in command, "what is built could install nothing"
         run([*command, "--without-pip"], folder)
         (site,) = folder.glob("lib/python*/site-packages")
         (site / "ours.pth").write_text(str(Path(np.__file__).parents[1]))

@@ -54,7 +54,7 @@ def test_nothing_is_held_of_what_was_written(blocks):
         return result
 
     held(1)
-    assert held(100) < held(10) + 10_000
+    assert held(100) < held(10) + 1500
 
 
 def test_a_full_disk_is_told(blocks, monkeypatch):
