@@ -17,7 +17,7 @@ from asha_ray.storage.ledger import Ledger, ShowRecord
 from tests import media
 from tests.cluster import Cluster
 from tests.farm import Driver, wait_for
-from tests.integration.cluster_faults.conftest import BUCKET, Start
+from tests.integration.cluster_faults.conftest import BUCKET, NUM_NODES, Start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -158,4 +158,5 @@ def test_two_runs_at_once_do_no_harm(archive: Archive, farm: Cluster, start: Sta
     done = [event for event in archive.events("show-done") if not event["elsewhere"]]
     shows = Counter(event["show"] for event in done)
     assert set(shows) == set(NAMES)
-    assert sum(count > 1 for count in shows.values()) <= 2, "both did the same"
+    # Each may have one in hand for each node when they meet, from either end.
+    assert sum(count > 1 for count in shows.values()) <= 2 * NUM_NODES, "both did the same"
