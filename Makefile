@@ -6,8 +6,6 @@ STAMP := $(VENV)/.installed
 # Tests beside one another. An idle process takes over what another has still to do; slow tests of a
 # file stay together, for what they share is dear, and the longest file's name comes first.
 PROCESSES ?= 2
-# Slow tests wait for much: for a dead node to be missed, for patience to end.
-SLOW_PROCESSES ?= 3
 # Tests start Python hundreds of times, and each would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/python -m pytest --numprocesses
@@ -38,7 +36,7 @@ test: install
 	$(PYTEST) $(PROCESSES) --dist worksteal -m "not slow and not gpu"
 
 test-slow: install
-	$(PYTEST) $(SLOW_PROCESSES) --dist loadfile --no-loadscope-reorder -m "slow and not gpu" \
+	$(PYTEST) $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "slow and not gpu" \
 		--timeout 900 tests/integration
 
 format: install

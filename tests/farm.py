@@ -48,7 +48,7 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         if answer := condition():
             return answer
         assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
-        time.sleep(min(max(POLL_S, 4 * (time.monotonic() - asked)), 0.3))
+        time.sleep(min(max(POLL_S, 4 * (time.monotonic() - asked)), 0.15))
 
 
 @dataclass(frozen=True)
