@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PROCESSES ?= 2
 # Tests start Python hundreds of times, and each would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
-PYTEST = $(BIN)/python -m pytest --numprocesses
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 .PHONY: install demo test test-slow check format lock clean
 
@@ -33,10 +33,10 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(PYTEST) $(PROCESSES) --dist worksteal -m "not slow and not gpu"
+	$(PYTEST) --dist worksteal -m "not slow and not gpu"
 
 test-slow: install
-	$(PYTEST) $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "slow and not gpu" \
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "slow and not gpu" \
 		--timeout 900 tests/integration
 
 format: install

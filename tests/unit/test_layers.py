@@ -204,7 +204,6 @@ WITHOUT_TORCH = (
 def test_what_computes_no_pictures_brings_no_torch_along():
     """Each of such processes would take two CPU seconds and 200 MB more, on every node."""
     names = {"asha_ray." + _name(path)[:-3].replace("/", "."): path for path in _modules()}
-
     names |= {name.removesuffix(".__init__"): path for name, path in names.items()}
 
     def chain_to_torch(name: str, trail: tuple[str, ...], seen: set[str]) -> tuple[str, ...]:

@@ -292,6 +292,14 @@ def denied(scripted):
     return "s3://bucket/place"
 
 
+def require_told(subtests, tmp_path, text):
+    """Every operation on a bucket says so."""
+    uri = "s3://bucket/x"
+    for operation, call in operations(storage_of(uri), uri, tmp_path).items():
+        with subtests.test(operation=operation), pytest.raises(StorageError, match=text):
+            call()
+
+
 class TestS3:
     """What only a bucket can do wrong."""
 
@@ -311,23 +319,11 @@ class TestS3:
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         aws(s3_server)
-        uri = "s3://bucket/x"
-        for operation, call in operations(storage_of(uri), uri, tmp_path).items():
-            with (
-                subtests.test(operation=operation),
-                pytest.raises(StorageError, match=r"no AWS credentials; set AWS_PROFILE"),
-            ):
-                call()
+        require_told(subtests, tmp_path, r"no AWS credentials; set AWS_PROFILE")
 
     def test_an_endpoint_that_is_down_is_told(self, aws, tmp_path, subtests):
         aws("http://127.0.0.1:9")
-        uri = "s3://bucket/x"
-        for operation, call in operations(storage_of(uri), uri, tmp_path).items():
-            with (
-                subtests.test(operation=operation),
-                pytest.raises(StorageError, match=r"cannot be reached; check AWS_ENDPOINT"),
-            ):
-                call()
+        require_told(subtests, tmp_path, r"cannot be reached; check AWS_ENDPOINT")
 
     def test_a_missing_bucket_is_not_found(self, bucket, tmp_path, subtests):
         uri = "s3://no-such-bucket-anywhere/x"
