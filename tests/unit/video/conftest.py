@@ -12,7 +12,8 @@ from asha_ray.values import EncoderSettings
 from asha_ray.video.encode import encode_segment
 
 SIZE = (64, 48)
-RATES = [Fraction(24), Fraction(25), Fraction(30), Fraction(30000, 1001), Fraction(60)]
+NTSC = Fraction(30000, 1001)
+RATES = [Fraction(24), Fraction(25), Fraction(30), NTSC, Fraction(60)]
 
 
 def settings(**changes):

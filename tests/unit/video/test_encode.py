@@ -2,6 +2,8 @@
 
 import itertools
 import threading
+from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,7 +13,7 @@ from asha_ray.errors import EncodeError
 from asha_ray.video.encode import encode_segment
 from asha_ray.video.probe import luma_frames
 from tests.media import describe
-from tests.unit.video.conftest import RATES, SIZE, moving_frames, settings
+from tests.unit.video.conftest import NTSC, RATES, SIZE, moving_frames, settings
 
 FRAMES = moving_frames(20)
 LUMA = SIZE[0] * SIZE[1]
@@ -25,24 +27,24 @@ def _packets(path):
         return [(p.pts * p.time_base, p.is_keyframe) for p in packets]
 
 
-@pytest.mark.parametrize("codec", CPU_CODECS)
-@pytest.mark.parametrize("fps", RATES, ids=str)
-def test_a_segment_has_every_frame_one_frame_apart(tmp_path, fps, codec):
-    path = tmp_path / "s.mp4"
-    count = encode_segment([FRAMES[:7], FRAMES[7:]], path, SIZE, fps, settings(codec=codec))
-    packets = _packets(path)
-    assert count == len(packets) == 20
+# The rate is written into the file in one way for all encoders; its own times each makes anew.
+@pytest.mark.parametrize(
+    ("codec", "fps"),
+    [*(("libx264", fps) for fps in RATES), ("libx265", NTSC), ("libsvtav1", NTSC)],
+    ids=str,
+)
+def test_a_segment_has_every_frame_one_frame_apart(encoded, fps, codec):
+    packets = _packets(encoded(FRAMES, fps, SIZE, codec=codec))
+    assert len(packets) == 20
     times = sorted(time for time, _ in packets)
     assert [time - times[0] for time in times] == [index / fps for index in range(20)]
     assert packets[0][1], "it does not begin with a keyframe"
 
 
 @pytest.mark.parametrize("codec", CPU_CODECS)
-def test_a_segment_carries_the_colour_of_its_frames_and_no_sound(tmp_path, codec):
+def test_a_segment_carries_the_colour_of_its_frames_and_no_sound(encoded, codec):
     """Untagged video is shown with BT.601 by some players: reds turn orange."""
-    path = tmp_path / "s.mp4"
-    encode_segment([FRAMES], path, SIZE, RATES[0], settings(codec=codec))
-    text = describe(path)
+    text = describe(encoded(FRAMES, NTSC, SIZE, codec=codec))
     assert "yuv420p(tv, bt709, " in text
     assert "64x48" in text
     assert "Audio" not in text
@@ -51,15 +53,15 @@ def test_a_segment_carries_the_colour_of_its_frames_and_no_sound(tmp_path, codec
 
 @pytest.mark.parametrize("codec", CPU_CODECS)
 def test_groups_of_pictures_are_closed_and_two_seconds_long(tmp_path, codec):
-    frames = np.concatenate([FRAMES] * 6)
     path = tmp_path / "s.mp4"
-    encode_segment([frames], path, SIZE, RATES[0], settings(preset="medium", codec=codec))
+    frames = [FRAMES, FRAMES]
+    encode_segment(frames, path, SIZE, Fraction(8), settings(preset="medium", codec=codec))
     keyframes = [time for time, is_key in _packets(path) if is_key]
     assert len(keyframes) >= 3
     assert max(b - a for a, b in itertools.pairwise(keyframes)) <= 2
 
 
-@pytest.mark.parametrize("bounds", [[0, 20], [0, 1, 20], [0, 7, 8, 20], list(range(21))])
+@pytest.mark.parametrize("bounds", [[0, 20], [0, 1, 20], [0, 7, 8, 20]])
 def test_lossless_segments_give_back_the_same_pictures_wherever_they_are_cut(make_segments, bounds):
     segments = make_segments(FRAMES, bounds, RATES[4], crf=0)
     found = np.concatenate([np.stack(list(luma_frames(path))) for path, _ in segments])
@@ -68,22 +70,20 @@ def test_lossless_segments_give_back_the_same_pictures_wherever_they_are_cut(mak
 
 @pytest.mark.parametrize("codec", CPU_CODECS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_same_frames_give_the_same_file(tmp_path, codec, threads):
+def test_the_same_frames_give_the_same_file(encoded, tmp_path, codec, threads):
     """Work is addressed by content: a segment that is made again must be the same bytes."""
-    paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    for path, step in zip(paths, (20, 3), strict=True):
-        batches = [FRAMES[at : at + step] for at in range(0, 20, step)]
-        encode_segment(batches, path, SIZE, RATES[0], settings(codec=codec, threads=threads))
-    assert paths[0].read_bytes() == paths[1].read_bytes()
+    changes = {"codec": codec} if threads == 1 else {"codec": codec, "threads": threads}
+    before, path = encoded(FRAMES, NTSC, SIZE, **changes), tmp_path / "again.mp4"
+    batches = [FRAMES[at : at + 3] for at in range(0, 20, 3)]
+    encode_segment(batches, path, SIZE, NTSC, settings(**changes))
+    assert path.read_bytes() == before.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["a:b.mp4", "with space.mp4", "-y.mp4", "%03d.mp4", "音楽.mp4"])
 def test_any_name_is_only_a_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    for path in (tmp_path / name, type(tmp_path)(name)):
-        encode_segment([FRAMES[:2]], path, SIZE, RATES[0], settings())
-        assert (tmp_path / name).stat().st_size > 500
-        (tmp_path / name).unlink()
+    encode_segment([FRAMES[:2]], Path(name), SIZE, RATES[0], settings())
+    assert (tmp_path / name).stat().st_size > 500
 
 
 def _within_deadline(work):

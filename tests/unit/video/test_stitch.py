@@ -2,7 +2,6 @@
 
 import itertools
 import struct
-from fractions import Fraction
 
 import av
 import numpy as np
@@ -14,7 +13,7 @@ from asha_ray.video.probe import luma_frames, probe
 from asha_ray.video.sound import encode_audio
 from asha_ray.video.stitch import stitch
 from tests.media import clicks, decode_with_ffmpeg, describe, silent_video, tone
-from tests.unit.video.conftest import RATES, SIZE, moving_frames
+from tests.unit.video.conftest import NTSC, RATES, SIZE, moving_frames
 
 NUM_FRAMES = 25
 FRAMES = moving_frames(NUM_FRAMES)
@@ -47,7 +46,6 @@ def _boxes(path):
     return found
 
 
-NTSC = Fraction(30000, 1001)
 REORDERED = (
     *(("libx264", preset) for preset in ("veryfast", "veryslow")),
     *(("libx265", preset) for preset in ("veryfast", "slow")),
@@ -193,9 +191,7 @@ def test_a_segment_without_all_its_frames_is_refused(make_segments, tmp_path, pl
 
 def test_a_segment_with_a_frame_missing_inside_is_refused(make_segments, tmp_path):
     segments = make_segments(FRAMES, BOUNDS, RATES[2])
-    broken = silent_video(
-        tmp_path / "gap.mp4", "-fps_mode", "vfr", filters="select='not(eq(n,5))'"
-    )
+    broken = silent_video(tmp_path / "gap.mp4", "-fps_mode", "vfr", filters="select='not(eq(n,5))'")
     with pytest.raises(EncodeError, match=r"gap\.mp4"):
         stitch([segments[0], (broken, 12)], None, tmp_path / "v.mp4", RATES[2])
 
