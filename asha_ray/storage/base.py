@@ -166,7 +166,7 @@ def redacted(text: str, *secrets: str) -> str:
         text = text.replace(word, HIDDEN)
     if "@" in text:
         text = _USER.sub(f"{HIDDEN}@", text)
-    if "=" in text or "%3" in text:  # plain paths, which each operation has, are looked at no longer
+    if "=" in text or "%3" in text:  # a search through plain paths, as most are, would cost more
         text = _SECRET.sub(rf"\1\2{HIDDEN}", text)
     return text
 
