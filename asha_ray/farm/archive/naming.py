@@ -224,9 +224,8 @@ def _end(
     """Where a token that begins at `start` ends, so that what comes after it fits; or -1."""
     if token.kind == "text":
         end = start + len(token.text)
-        if end > len(name) or not after[end]:
-            return -1
-        return end if name[start:end].casefold() == token.text.casefold() else -1
+        same = name[start:end].casefold() == token.text.casefold()
+        return end if same and end <= len(name) and after[end] else -1
     if token.kind == "any":
         return after.find(1, start)
     if token.text not in ("date", "year"):
