@@ -164,7 +164,11 @@ def redacted(text: str, *secrets: str) -> str:
     # By words, since whoever repeats a line's end may write it as `\n`; nothing short is a secret.
     for word in {word for secret in secrets for word in secret.split() if len(word) >= 4}:
         text = text.replace(word, HIDDEN)
-    return _SECRET.sub(rf"\1\2{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
+    if "@" in text:
+        text = _USER.sub(f"{HIDDEN}@", text)
+    if "=" in text or "%3" in text:  # a search through plain paths, as most are, would cost more
+        text = _SECRET.sub(rf"\1\2{HIDDEN}", text)
+    return text
 
 
 @functools.cache

@@ -84,7 +84,7 @@ class Control:
 
 def new_job_id() -> str:
     """A name for a job; later ones are greater."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 class Jobs:

@@ -2,18 +2,22 @@
 
 import errno
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import asha_ray
 from asha_ray.cli.report import bench_text
 from asha_ray.errors import SpecError
-from asha_ray.farm.rendering.numerics import read_table
+from asha_ray.farm.rendering.numerics import Row, read_table
 from asha_ray.farm.tools import bench as module
 from asha_ray.farm.tools.bench import (
     BenchResult,
     _changed,
     _default,
+    _Steady,
     _steady,
     _summary,
     bench,
@@ -41,15 +45,43 @@ from asha_ray.vae.numerics import device_kind
 TINY = architecture_of("seed", (32, 32), 4, (4,), (8, 4))
 
 
+def make_small(patch: pytest.MonkeyPatch, config: Path) -> None:
+    """Measure little, and keep what was found in a place of its own."""
+    patch.setenv("XDG_CONFIG_HOME", str(config))
+    patch.setattr(module, "sample_model", lambda: sample_model(TINY))
+    patch.setattr(module, "QUICK_ROUNDS", 1)
+    patch.setattr(module, "QUICK_SECONDS", 0.0)
+    patch.setattr(module, "pick_device", lambda: "cpu")
+    patch.setattr(module, "TUNE_BATCHES", {"cpu": (1, 2)})
+    patch.setattr(module, "measure_machine", lambda kind, *_, **__: machine(kind))
+
+
 @pytest.fixture(autouse=True)
 def small_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(module, "sample_model", lambda: sample_model(TINY))
-    monkeypatch.setattr(module, "QUICK_ROUNDS", 1)
-    monkeypatch.setattr(module, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr(module, "pick_device", lambda: "cpu")
-    monkeypatch.setattr(module, "TUNE_BATCHES", {"cpu": (1, 2)})
-    monkeypatch.setattr(module, "measure_machine", lambda kind, *_, **__: machine(kind))
+    make_small(monkeypatch, tmp_path / "config")
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Two, one after the other, and what was kept after each."""
+
+    first: BenchResult
+    first_table: dict[str, Row]
+    second: BenchResult
+    table: dict[str, Row]
+    rates: Rates
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measurements]:
+    """One that compares, then one of another size that tunes: each takes half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch, tmp_path_factory.mktemp("config"))
+        vs = ("batch=2,decoders=1",)
+        first = asha_ray.bench(sizes=("32x32", "64x36"), vs=vs, quick=True)
+        first_table = read_table()
+        second = asha_ray.bench(sizes=("16x16",), tune=True, quick=True)
+        yield Measurements(first, first_table, second, read_table(), read_rates())
 
 
 def machine(kind: str) -> MachineRate:
@@ -70,42 +102,39 @@ def default(files: ModelFiles) -> object:
     return _default(device_kind("cpu"), files, (32, 32))
 
 
-def test_every_size_and_setting_has_its_line() -> None:
-    result = bench(sizes=("32x32", "64x36"), vs=("fp32", "batch=2,decoders=1"), quick=True)
+def test_every_size_and_setting_has_its_line(measured: Measurements) -> None:
+    result = measured.first
 
+    assert isinstance(result, BenchResult)
     assert [(row.size, row.setting) for row in result.rows] == [
         (size, setting)
         for size in ("32x32", "64x36")
-        for setting in ("default", "fp32", "batch=2,decoders=1")
+        for setting in ("default", "batch=2,decoders=1")
     ]
     for row in result.rows:
         assert min(row.decode, row.convert, row.encode, row.pipeline, row.bound) > 0
         assert row.bound < min(row.decode, row.encode), "on a CPU both share the cores"
         assert set(row.spread) == set(STAGES)
     assert result.peak_bytes > 50e6
-    assert (result.tuned, read_table()) == (None, {})
+    assert (result.tuned, measured.first_table) == (None, {})
     assert json.loads(json.dumps(result.document()))["kind"] == device_kind("cpu")
 
 
-def test_people_see_all_of_it() -> None:
-    result = bench(sizes=("32x32",), vs=("fp32",), quick=True)
-
-    text = bench_text(result)
+def test_people_see_all_of_it(measured: Measurements) -> None:
+    text = bench_text(measured.first)
 
     assert {"decode", "convert", "encode", "pipeline", "bound"} <= set(text.split())
-    assert "fp32" in text
+    assert "batch=2,decoders=1" in text
     assert device_kind("cpu") in text
 
 
-def test_what_a_plan_needs_is_kept_and_told(tmp_path: Path) -> None:
+def test_what_a_plan_needs_is_kept_and_told(measured: Measurements, tmp_path: Path) -> None:
     """`plan` right after `bench` would find nothing to reckon with."""
-    bench(sizes=("64x36",), quick=True)
-    result = bench(sizes=("32x32",), quick=True)
-
-    assert [(rate.size, rate.model) for rate in read_rates().pipelines] == [
-        (size, architecture_digest(TINY)) for size in ((64, 36), (32, 32))
+    assert [(rate.size, rate.model) for rate in measured.rates.pipelines] == [
+        (size, architecture_digest(TINY)) for size in ((32, 32), (64, 36), (16, 16))
     ]
-    assert read_rates().machine(device_kind("cpu")) == machine(device_kind("cpu"))
+    assert measured.rates.machine(device_kind("cpu")) == machine(device_kind("cpu"))
+    result = measured.second
     assert result.rates_file in bench_text(result)
     printed = tmp_path / "printed.json"
     printed.write_text(json.dumps(result.document()))
@@ -127,7 +156,7 @@ def test_rates_that_cannot_be_added_to_are_told_before_anything_is_measured(
 
 
 def test_rates_that_cannot_be_written_are_told_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+    measured: Measurements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
 
@@ -138,6 +167,8 @@ def test_rates_that_cannot_be_written_are_told_all_the_same(
     def full(rates: Rates) -> Path:
         raise OSError(errno.ENOSPC, "no space left")
 
+    rows, steady = list(measured.second.rows), _Steady(100.0, 0.2, 1.0)
+    monkeypatch.setattr(module, "_measure", lambda *_: (rows, steady))
     monkeypatch.setattr(module, "write_rates", full)
     result = bench(sizes=("32x32",), quick=True, progress=Notes())
     assert (result.rates_file, len(result.rates.pipelines)) == ("", 1)
@@ -162,11 +193,11 @@ def test_a_chunks_beginning_is_told_from_its_frames(little_s, rate, begin_s) -> 
     assert found.bits_per_pixel == pytest.approx(1.0)
 
 
-def test_tuning_writes_the_table_that_renders_read() -> None:
-    result = bench(sizes=("32x32",), tune=True, quick=True)
+def test_tuning_writes_the_table_that_renders_read(measured: Measurements) -> None:
+    result = measured.second
 
     assert result.tuned is not None
-    assert read_table() == {device_kind("cpu"): result.tuned}
+    assert measured.table == {device_kind("cpu"): result.tuned}
     assert result.table in bench_text(result)
     assert result.tuned.batch_size in (1, 2)
 
@@ -256,9 +287,3 @@ def test_memory_of_all_processes_is_watched() -> None:
             child.kill()
             child.communicate()
     assert memory.peak_bytes > 200 << 20
-
-
-def test_results_are_what_the_public_function_gives() -> None:
-    import asha_ray
-
-    assert isinstance(asha_ray.bench(sizes=("32x32",), quick=True), BenchResult)
