@@ -61,11 +61,13 @@ def _direct(path):
 
 # librosa.load, which only this test calls, looks through audioread's backends.
 @pytest.mark.filterwarnings("ignore:'(aifc|audioop|sunau)' is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("num_channels", [1, 2], ids=["mono", "stereo"])
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg", "ffmpeg.mp3"])
+@pytest.mark.parametrize(
+    ("suffix", "num_channels"),
+    [("wav", 1), ("wav", 2), ("flac", 2), ("mp3", 2), ("ogg", 2), ("ffmpeg.mp3", 2)],
+)
 def test_at_60_fps_features_are_librosas(tmp_path, suffix, num_channels):
     """Another resampler, mix or hop would move every beat of an artist's old work."""
-    sound = music(5.0, num_channels=num_channels)
+    sound = music(4.0, num_channels=num_channels)
     if suffix.startswith("ffmpeg"):  # the others are libsndfile's
         path = convert(write_sound(tmp_path / "t.wav", sound), tmp_path / f"t.{suffix}")
     else:

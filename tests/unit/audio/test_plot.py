@@ -50,16 +50,16 @@ def test_sound_beats_and_both_decays_are_drawn(drawn):
         assert near.sum() > 200, f"{name} is not drawn"
 
 
-@pytest.mark.parametrize("title", ["a_b$c$d{%s.wav", "$", "$\\frac$", "музыка 音楽.mp3", ""])
-def test_any_file_name_can_be_the_title(clip, features, tmp_path, title):
+def test_any_file_name_can_be_the_title(clip, features, tmp_path):
     """`$` begins a formula in matplotlib, and a name with one must not end the command."""
+    title = "a_b$c$d{%s $\\frac$ музыка 音楽.mp3"
     plot_features(measure_waveform(stream_of_clip(clip)), features, tmp_path / "p.png", title)
     assert _shown(tmp_path / "p.png").max() > 100
 
 
-@pytest.mark.parametrize("num_samples", [1, 44_100])
-def test_silence_and_the_shortest_clip_can_be_drawn(tmp_path, num_samples):
-    silence = AudioClip(np.zeros(num_samples, np.float32), 44_100)
+def test_silence_and_the_shortest_clip_can_be_drawn(tmp_path):
+    """One silent sample: no beats, no title, and a picture of no width."""
+    silence = AudioClip(np.zeros(1, np.float32), 44_100)
     features = analyze_clip(silence, Fraction(60))
     plot_features(measure_waveform(stream_of_clip(silence)), features, tmp_path / "p.png")
     _shown(tmp_path / "p.png")
@@ -67,10 +67,10 @@ def test_silence_and_the_shortest_clip_can_be_drawn(tmp_path, num_samples):
 
 @pytest.mark.parametrize("block", [7, 1 << 20])
 def test_a_waveform_is_the_same_however_it_streams(block):
-    samples = music(2.0)
+    samples = music(0.6)
     blocks = (samples[start : start + block, None] for start in range(0, len(samples), block))
     wave = measure_waveform(PcmStream(44_100, 1, blocks))
-    assert len(wave.times) == 100
+    assert len(wave.times) == 30
     assert wave.low.min() == samples.min()
     assert wave.high.max() == samples.max()
     assert wave.times[int(wave.high.argmax())] == pytest.approx(samples.argmax() / 44_100, abs=0.02)

@@ -3,13 +3,20 @@
 import pickle
 import threading
 from fractions import Fraction
+from functools import partial
 
 import librosa
 import numpy as np
 import pytest
 
+from asha_ray.audio import features
 from asha_ray.audio.blocks import iter_blocks, stream_of_clip
-from asha_ray.audio.features import AnalysisSettings, analyze_clip, analyze_stream
+from asha_ray.audio.features import (
+    AnalysisSettings,
+    analyze_clip,
+    analyze_stream,
+    grid_features,
+)
 from asha_ray.audio.measure import measure_block
 from asha_ray.audio.merge import merge_blocks
 from asha_ray.audio.normalise import to_unit
@@ -109,8 +116,9 @@ def test_blocks_may_come_back_in_any_order():
     assert in_order.duration_s == reversed_.duration_s
 
 
-def test_a_stream_in_threads_gives_the_features_of_the_clip():
-    samples = _music(130.0, 8_000)
+def test_a_stream_in_threads_gives_the_features_of_the_clip(monkeypatch):
+    monkeypatch.setattr(features, "iter_blocks", partial(iter_blocks, block_frames=4 * BLOCK))
+    samples = _music(10.0, 8_000)
     pcm = PcmStream(8_000, 2, iter(np.array_split(np.stack([samples, samples], 1), 9)))
     streamed = analyze_stream(pcm, Fraction(30), map=map_in_threads(2))
     whole = analyze_clip(AudioClip(samples, 8_000), Fraction(30))
@@ -129,11 +137,11 @@ def test_a_stream_in_threads_gives_the_features_of_the_clip():
 
 def test_what_comes_back_from_a_block_is_small():
     """It goes through an object store, and a show's are all held until the last is there."""
-    loud, quiet = _music(62.0), _music(62.0, quiet_from=0.0)
+    loud, quiet = _music(11.0), _music(11.0, quiet_from=0.0)
     for samples in (loud, quiet):
-        block = next(iter_blocks(stream_of_clip(AudioClip(samples, RATE))))
+        block = next(iter_blocks(stream_of_clip(AudioClip(samples, RATE)), 10 * BLOCK))
         num_bytes = len(pickle.dumps(measure_block(block)))
-        assert num_bytes < 1_000_000, "a minute of samples is 7 MB"
+        assert num_bytes < 1_000_000 / 6, "ten seconds of samples are 1.2 MB"
 
 
 def test_nothing_is_decoded_ahead_of_the_blocks_in_flight():
@@ -196,8 +204,8 @@ def test_only_a_mix_is_normalised_by_its_surroundings():
     """Fidelity: a track of up to 20 minutes keeps the article's scale."""
     samples = _music(100.0, 8_000, quiet_from=25, quiet_by=0.3)
     pcm = stream_of_clip(AudioClip(samples, 8_000))
-    default = analyze_clip(AudioClip(samples, 8_000), Fraction(60))
     rolling = analyze_stream(pcm, Fraction(60), AnalysisSettings(normalise="rolling"))
-    track = analyze_clip(AudioClip(samples, 8_000), Fraction(60), normalise="track")
+    curves = _curves(samples, 60 * BLOCK, 8_000)
+    default, track = grid_features(curves), grid_features(curves, "track")
     np.testing.assert_array_equal(default.onset_strength, track.onset_strength)
     assert (rolling.bands[-3000:] > 2 * track.bands[-3000:]).any()

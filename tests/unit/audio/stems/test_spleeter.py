@@ -90,11 +90,17 @@ def test_segments_of_their_real_length(separator, monkeypatch):
         assert snr_db(expected[name], found[name]) >= 170
 
 
-@pytest.mark.parametrize("block", [1 << 20, SEGMENT, 1])
-def test_the_size_of_blocks_changes_nothing(separator, block):
-    samples = song(3)[: 9_000 if block == 1 else None]
+@pytest.mark.parametrize("block", [1 << 20, SEGMENT])
+def test_the_size_of_blocks_changes_nothing(separator, track, stems, block):
+    found = whole(separator.separate(stream(track, block=block)))
+    for name in stems:
+        np.testing.assert_array_equal(stems[name], found[name])
+
+
+def test_blocks_of_one_sample_change_nothing(separator):
+    samples = song(1)[:9_000]
     expected = whole(separator.separate(stream(samples)))
-    found = whole(separator.separate(stream(samples, block=block)))
+    found = whole(separator.separate(stream(samples, block=1)))
     for name in expected:
         np.testing.assert_array_equal(expected[name], found[name])
 
@@ -124,9 +130,9 @@ def test_a_range_needs_one_segment_before_it_and_no_more(separator):
 
 
 def test_a_range_at_another_rate_fits_too(separator):
-    samples = song(9, 48_000)
+    samples = song(4.4, 48_000)
     expected = whole(separator.separate(stream(samples, 48_000)))
-    start, stop = 300_001, 400_000
+    start, stop = 160_001, 200_000
     ranged = whole(
         separate_range(separator, lambda at: stream(samples[at:], 48_000), 48_000, start, stop)
     )
@@ -179,8 +185,9 @@ def test_all_stems_are_the_mix_below_11_khz(separator):
 def test_memory_does_not_grow_with_length(separator):
     """The package takes 22 MB for every second: a show of three hours would be 237 GB."""
 
+    block = song(1)
+
     def peak(num_blocks: int) -> int:
-        block = song(1)
         tracemalloc.start()
         for _ in separator.separate(PcmStream(44_100, 2, (block for _ in range(num_blocks)))):
             pass
@@ -188,7 +195,7 @@ def test_memory_does_not_grow_with_length(separator):
         tracemalloc.stop()
         return result
 
-    assert peak(9) < 1.1 * peak(5)
+    assert peak(6) < 1.1 * peak(3)
 
 
 def test_the_version_tells_models_apart(separator, two_stems, tmp_path):

@@ -57,8 +57,9 @@ def environment(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def separator(environment, two_stems):
+    """One for all: it starts a worker anew where a test has ended the last one's."""
     separator = SpleeterTfSeparator("2stems", two_stems, environment)
     yield separator
     separator.close()
