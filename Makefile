@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@# librosa and our own kernels are compiled when they are first used. Processes that do it at once
 	@# each take half a minute, and may mix up what they write (numba issue 10128).
-	$(BIN)/python -c 'import librosa.beat; from asha_ray.video.convert import prepare; prepare()'
+	$(BIN)/python -c 'import asha_ray.audio.tracker; from asha_ray.video.convert import prepare; prepare()'
 	@touch $@
 
 demo: install

@@ -8,9 +8,13 @@ import eventlet
 
 eventlet.monkey_patch()
 
+import json  # noqa: E402
 import os  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from time import monotonic  # noqa: E402
+from typing import Any  # noqa: E402
 
 from eventlet import wsgi  # noqa: E402
 from paste.deploy import loadapp  # noqa: E402
@@ -18,11 +22,39 @@ from swift.common import utils  # noqa: E402
 from swift.common.ring import RingBuilder  # noqa: E402
 from swift.common.storage_policy import reload_storage_policies  # noqa: E402
 
-PIPELINE = (
-    "catch_errors listing_formats s3api tempauth copy bulk slo dlo versioned_writes proxy-server"
-)
-FILTERS = ("catch_errors", "listing_formats", "copy", "bulk", "slo", "dlo", "versioned_writes")
+PIPELINE = "catch_errors listing_formats s3api tempauth copy slo proxy-server"
+FILTERS = ("catch_errors", "listing_formats", "copy", "slo")
 SERVICES = {"account": "account", "container": "container", "object": "object"}
+
+
+class Memory:
+    """What memcached is to a Swift: without it, each request asks what its account and bucket are.
+
+    Values are kept as JSON, since who gets one may change it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[str, float]] = {}
+
+    def get(self, key: str, raise_on_error: bool = False) -> Any:
+        text, until = self._kept.get(key, ("null", 0.0))
+        return json.loads(text) if monotonic() < until else None
+
+    def set(self, key: str, value: Any, time: float, **options: Any) -> None:
+        self._kept[key] = json.dumps(value), monotonic() + time
+
+    def delete(self, key: str) -> None:
+        self._kept.pop(key, None)
+
+
+def remembering(app: Any) -> Any:
+    """The same server with a memory."""
+    memory = Memory()
+
+    def answer(environment: dict[str, Any], start: Any) -> Any:
+        return app({**environment, "swift.cache": memory}, start)
+
+    return answer
 
 
 def main(folder: Path) -> None:
@@ -39,8 +71,11 @@ def main(folder: Path) -> None:
         (folder / f"{name}.conf").write_text(server_conf(folder, name))
     (folder / "proxy.conf").write_text(proxy_conf(folder))
     for name, listener in listeners.items():
+        # Else the second part of an answer waits 40 ms for the first's receipt.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         app = loadapp(f"config:{folder / name}.conf")
-        eventlet.spawn(wsgi.server, listener, app, log_output=False)
+        served = remembering(app) if name == "proxy" else app
+        eventlet.spawn(wsgi.server, listener, served, log_output=False)
     print(listeners["proxy"].getsockname()[1], flush=True)
     # Reading blocks, so it is done in a thread that is none of eventlet's.
     eventlet.patcher.original("threading").Thread(target=end_with_stdin).start()

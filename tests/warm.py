@@ -36,7 +36,7 @@ PRELOADED = (
     "asha_ray.farm.rendering.render",
     "asha_ray.farm.rendering.worker",
     "asha_ray.storage.s3",
-    "librosa.beat",
+    "asha_ray.audio.tracker",
     "tests.farm",
     # What Ray imports. Not Ray: it reads its environment when it is imported, a worker's job too.
     *("aiohttp", "google.protobuf.descriptor_pb2", "grpc.aio", "jsonschema", "pandas", "psutil"),

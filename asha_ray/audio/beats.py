@@ -43,9 +43,10 @@ def track_beats(onset_strength: NDArray[np.floating]) -> tuple[float, IndexArray
     """
     if not onset_strength.any():
         return 0.0, np.zeros(0, np.int64)
-    # It takes seconds to import, which who reads kept features need not wait for.
-    from librosa.beat import beat_track
+    # It takes a second to import, which who reads kept features need not wait for.
     from librosa.feature import tempo as estimate_tempo
+
+    from asha_ray.audio.tracker import beat_track
 
     mean_tempogram = _mean_tempogram(onset_strength)
     tempo = estimate_tempo(tg=mean_tempogram, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)
@@ -67,7 +68,7 @@ def track_changing_beats(flux: FloatArray) -> tuple[float, IndexArray]:
     Returns:
         The median tempo in beats per minute, 0 in silence, and the beats' frames `[k]`.
     """
-    from librosa.beat import beat_track
+    from asha_ray.audio.tracker import beat_track
 
     novelty = _novelty(flux)
     if not novelty.any():

@@ -51,11 +51,13 @@ def owned(at_60, at_another):
 
 def _direct(path):
     """Onset strength and beats as the article computes them: with librosa alone."""
+    from asha_ray.audio.tracker import beat_track  # librosa's own
+
     samples, _ = librosa.load(path, sr=30_720)
     onset = librosa.onset.onset_strength(y=samples, sr=30_720, hop_length=512, aggregate=np.median)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        tempo, beats = librosa.beat.beat_track(y=samples, sr=30_720, hop_length=512)
+        tempo, beats = beat_track(y=samples, sr=30_720, hop_length=512)
     return onset / onset.max(), beats, float(np.atleast_1d(tempo)[0])
 
 
