@@ -40,7 +40,7 @@ ONE_DOOR = {
     "torch": {"audio", "vae", "video", "farm"},
     "av": {"audio", "video"},
     "librosa": {"audio"},
-    "numba": {"video"},
+    "numba": {"audio", "video"},
     "soundfile": {"audio", "farm"},
     "matplotlib": {"audio"},
     "imageio_ffmpeg": {"ffmpeg"},
