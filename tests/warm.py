@@ -81,14 +81,6 @@ def begin_forked(end: signal.Signals = signal.SIGKILL) -> None:
     assert not lost, f"the fork has lost threads of its server, and what they held: {lost}"
 
 
-START = """
-import sys
-sys.executable = sys.argv.pop(1)  # Python for all that it starts
-from ray.scripts.scripts import main
-main()
-"""
-
-
 def become_node(command: list[str], environment: Mapping[str, str], log: Path) -> NoReturn:
     """`ray start` in a session of its own, together with what forks its workers."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -100,7 +92,14 @@ def become_node(command: list[str], environment: Mapping[str, str], log: Path) -
     if os.fork() == 0:
         end_with_parent()
         serve_workers(log.parent)
-    os.execve(sys.executable, [sys.executable, "-c", START, str(launcher), *command], environment)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.executable = str(launcher)  # Python for all that it starts
+    sys.argv = ["ray", *command]
+    from ray.scripts.scripts import main
+
+    main()
+    raise AssertionError("click ends what it runs")
 
 
 def make_launcher(folder: Path) -> Path:

@@ -267,12 +267,11 @@ def test_shares_of_a_gpu(
     """On a node that says it has one; that it has none is told where it would be used."""
     (node,) = farm.add(1, num_cpus=2, num_gpus=1)
     render = make("shares", {**SHORT, "device": "cpu", "gpus_per_worker": 0.5})
-    drivers = [start(make("cuda", SHORT), farm), start(render, farm)]
-
-    answer = drivers[0].finish()
-    with frozen(farm, drivers[1], 2) as held:
+    answer = start(make("cuda", SHORT), farm).finish()
+    driver = start(render, farm)
+    with frozen(farm, driver, 2) as held:
         assert all(node.holds(worker.pid) for worker in held), "two halves of its GPU"
-    require_success(drivers[1])
+    require_success(driver)
 
     assert answer.code == 2
     assert "finds no CUDA device there" in answer.err

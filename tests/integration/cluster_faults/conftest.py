@@ -3,7 +3,7 @@
 Every render here is the same, in a folder of its own, so its bytes are known: those of a render
 that nothing disturbed. What had a record when something was killed must not be made again.
 
-Each file has a cluster of its own, so that two processes can share the work.
+All files share a cluster, or two where two processes share the files; who ends one makes his own.
 """
 
 import os
@@ -30,7 +30,7 @@ OPTIONS = {"chunk_seconds": 0.2}
 NUM_CHUNKS = 13
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Of all processes; a Swift server and nothing of a Ray that is there already."""
     with swift(tmp_path_factory.mktemp("swift") / "store") as endpoint, pytest.MonkeyPatch.context() as patch:  # fmt: skip  # noqa: E501
@@ -48,13 +48,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         s3._client.cache_clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Where drivers and workers have their temporary files, as on machines of their own."""
     return {who: tmp_path_factory.mktemp(who) for who in ("driver", "worker")}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def one_cluster(environment: Mapping[str, str], temporary: Mapping[str, Path]) -> Iterator[Cluster]:
     with cluster({**environment, "TMPDIR": str(temporary["worker"])}, NUM_NODES) as made:
         yield made
@@ -66,14 +66,14 @@ def farm(one_cluster: Cluster) -> Cluster:
     return one_cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def undisturbed(track: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     render = Render(str(track), str(model), str(tmp_path_factory.mktemp("serial")), (), OPTIONS)
     asha_ray.render(render.audio, executor="serial", **render.settings())
     return render
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def model_in_bucket(environment: Mapping[str, str], model: Path) -> str:
     uri = f"s3://{BUCKET}/model"
     for path in model.iterdir():
@@ -106,7 +106,7 @@ def make(
     return make
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server() -> ForkServerContext:
     return fork_server()
 

@@ -118,7 +118,7 @@ def test_a_node_that_is_drained(
 
 
 MAP = """
-import os, pathlib, sys
+import os, pathlib, sys, time
 import numpy as np
 from asha_ray.farm.on_ray.ray_map import map_on_ray
 from asha_ray.farm.on_ray.runtime import ray_cluster
@@ -127,6 +127,8 @@ folder = pathlib.Path(sys.argv[1])
 
 def measured(number):
     pathlib.Path(folder, f"{number}-{os.getpid()}").touch()
+    while len(list(folder.iterdir())) < 6:  # or one worker, there before the others, would do all
+        time.sleep(0.05)
     return np.full(300_000, number)  # too large to travel by itself: it lies on its node
 
 with ray_cluster():
@@ -169,13 +171,13 @@ def test_what_was_measured_on_a_node_that_vanishes(
         ]
         return lying[-1]
 
-    try:
-        number, node = wait_for(on_a_node, 240, "six results")
-        farm.kill(node)
-        _, err = process.communicate("go on", timeout=240)
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            number, node = wait_for(on_a_node, 240, "six results")
+            farm.kill(node)
+            _, err = process.communicate("go on", timeout=240)
+        finally:
+            process.kill()
     assert process.returncode == 0, err
     assert len(list(tmp_path.glob(f"{number}-*"))) == 2
 
@@ -184,21 +186,19 @@ def test_a_head_that_dies(
     farm: Cluster, make: Callable[..., Render], start: Start, expected: str,
     environment: Mapping[str, str], temporary: Mapping[str, Path],
 ) -> None:  # fmt: skip
-    """The driver says so and ends, and the same command goes on, on another cluster.
-
-    The last test here: the cluster that the others share is lost.
-    """
+    """The driver says so and ends, and the same command goes on, on another cluster."""
     render = make(workers=1)
     # A process like a user's: how it gets away from a Ray without a head is what is tested here.
     afresh = multiprocessing.get_context("spawn")
-    driver = start(render, farm, "encoded", 3, context=afresh)
-    driver.stopped()
-    kept = render.kept()
+    with cluster({**environment, "TMPDIR": str(temporary["worker"])}, 1) as lost:
+        driver = start(render, lost, "encoded", 3, context=afresh)
+        driver.stopped()
+        kept = render.kept()
 
-    began = time.monotonic()
-    farm.head.kill()
-    answer = driver.finish()
-    seconds = time.monotonic() - began
+        began = time.monotonic()
+        lost.head.kill()
+        answer = driver.finish()
+        seconds = time.monotonic() - began
 
     assert answer.code == 1
     assert "its head has not answered for" in answer.err
@@ -208,9 +208,7 @@ def test_a_head_that_dies(
     assert seconds > HEAD_PATIENCE_S, "a head that restarts was not waited for"
     assert seconds < 60, "Ray ends the process after a minute, with words of its own"
 
-    farm.close()
-    with cluster({**environment, "TMPDIR": str(temporary["worker"])}, 2) as another:
-        result = require_success(start(render, another))
+    result = require_success(start(render, farm))
 
     assert result["reused_chunks"] == len(kept) == 2
     render.require_kept(kept)
