@@ -43,6 +43,7 @@ def scratch_folder(kind: str, beside: Path | None = None) -> Iterator[Path]:
         try:
             yield folder
         finally:
+            _empty(folder)
             os.close(lock)
 
 
@@ -84,11 +85,22 @@ def sweep(*folders: Path) -> int:
     for path in [path for folder in folders for path in leftovers(folder)]:
         with suppress(OSError):
             if path.is_dir():
+                _empty(path)
                 shutil.rmtree(path)
             else:
                 path.unlink()
             num_swept += 1
     return num_swept
+
+
+def _empty(folder: Path) -> None:
+    """Delete all but the lock: whoever is killed meanwhile leaves what can be told and swept."""
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink()
 
 
 def system_folder() -> Path:

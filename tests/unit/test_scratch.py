@@ -1,6 +1,7 @@
 """Temporary files are found again exactly when nobody uses them any more."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,31 @@ def test_what_a_killed_process_leaves_is_swept(
     assert len(leftovers(tmp_path)) == 2
     assert sweep(tmp_path, tmp_path / "nowhere") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_is_the_last_that_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is killed while he cleans up would leave a folder that nobody dares to sweep."""
+    unlink, order = os.unlink, []
+
+    def told(path: str | os.PathLike[str], **options: int) -> None:
+        order.append(Path(path).name)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", told)
+    with scratch_folder("chunk", tmp_path) as folder:
+        for name in ("0.wav", "z.wav"):
+            (folder / name).write_bytes(b"half")
+        (folder / "below").mkdir()
+        (folder / "below" / "1.wav").write_bytes(b"half")
+        shutil.copytree(folder, copy := folder.with_name(".asha-chunk-00000000"))
+    assert sorted(order[:3]) == ["0.wav", "1.wav", "z.wav"]
+    assert order[3:] == [".alive"]
+
+    order.clear()
+    assert sweep(tmp_path) == 1
+    assert not copy.exists()
+    assert sorted(order[:3]) == ["0.wav", "1.wav", "z.wav"]
+    assert order[3:] == [".alive"]
 
 
 def test_a_context_leaves_nothing(tmp_path: Path) -> None:
