@@ -14,10 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from asha_ray.storage.patience import FULL_DISK_PATIENCE_S
 from tests import media
 from tests.farm import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+from asha_ray.cli.main import main
+from asha_ray.storage import patience
+patience.FULL_DISK_PATIENCE_S = float(sys.argv.pop(1))
+main()
+"""
 MOUNT = 'mount -t tmpfs -o size=100m none "$0" && exec "$@"'
 
 pytestmark = pytest.mark.skipif(
@@ -37,17 +45,18 @@ def fill(disk: Path) -> Path:
 
 
 @pytest.fixture
-def start(model: Path, tmp_path: Path) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
-    """Start a render whose work folder is on the small disk."""
+def start(model: Path, tmp_path: Path) -> Iterator[Callable[[float], "subprocess.Popen[str]"]]:
+    """Start a render whose work folder is on the small disk, and how long it waits for room."""
     sound = media.write_sound(tmp_path / "t.wav", media.music(3, 22050), 22050)
     (tmp_path / "disk").mkdir()
     processes = []
 
-    def run() -> "subprocess.Popen[str]":
+    def run(patience_s: float) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [
                 *("unshare", "--mount", "sh", "-c", MOUNT, str(tmp_path / "disk")),
-                *(sys.executable, "-m", "asha_ray", "render", str(sound), "--model", str(model)),
+                *(sys.executable, "-c", PROGRAM, str(patience_s)),
+                *("render", str(sound), "--model", str(model)),
                 *("--out", str(tmp_path / "v.mp4"), "--work", str(tmp_path / "disk" / "work")),
                 *("--chunk-seconds", "0.5", "--size", "320x240", "--executor", "serial"),
             ],
@@ -68,9 +77,10 @@ def start(model: Path, tmp_path: Path) -> Iterator[Callable[[], "subprocess.Pope
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("lasting", [False, True])
 def test_a_full_disk(
-    lasting: bool, start: Callable[[], "subprocess.Popen[str]"], tmp_path: Path
+    lasting: bool, start: Callable[[float], "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
-    process = start()
+    # Each of its tries waits for so long: minutes, with the usual patience.
+    process = start(2.0 if lasting else FULL_DISK_PATIENCE_S)
     disk = Path(f"/proc/{process.pid}/root{tmp_path}/disk")  # as the render sees it
     wait_for(lambda: list(disk.glob("work/segments/*.json")), 120, "a first segment")
     filler = fill(disk)

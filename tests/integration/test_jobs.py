@@ -98,7 +98,7 @@ def spec(long_track: Path, model: Path, tmp_path: Path) -> Path:
     return path
 
 
-SLOW = ("duration=12", "video.size=640x360", "video.preset=veryslow", "run.chunk_s=1")
+SLOW = ("duration=20", "video.size=640x360", "video.preset=veryslow", "run.chunk_s=1")
 """A render that lasts, in pieces of a second or two."""
 
 
