@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from asha_ray.farm.on_ray.runtime import HEAD_PATIENCE_S
+from asha_ray.scratch import sweep
 from tests.cluster import Cluster, Node, cluster
-from tests.farm import Render, wait_for
+from tests.farm import Render, require_gone, wait_for
 from tests.integration.cluster_faults.conftest import (
     NUM_CHUNKS,
     NUM_NODES,
@@ -45,13 +46,22 @@ def test_a_node_that_vanishes(
     assert events(render, "chunk-failed") == []
 
 
+def sweep_after(pid: int, render: Render) -> None:
+    """Do what the next process on its node does, once a worker is gone.
+
+    One that stands still to the end is killed then, maybe after the last one who sweeps.
+    """
+    require_gone(pid)
+    sweep(*render.temporary)
+
+
 def test_a_node_that_joins_is_used(
     farm: Cluster, make: Callable[..., Render], start: Start, expected: str
 ) -> None:
     """Those that were there stand still until it has come."""
     render = make(workers=NUM_NODES + 1)
     driver = start(render, farm, "encoded", 2)
-    driver.stopped()
+    pinned = driver.stopped()
     frozen = wait_for(
         lambda: actors if len(actors := farm.actors()) == NUM_NODES else [], 240, "all workers"
     )
@@ -69,6 +79,7 @@ def test_a_node_that_joins_is_used(
     workers = {_pid(json.loads(content)["worker"]) for content, _ in render.kept().values()}
     assert workers - {actor.pid for actor in frozen}, "no record is a new worker's"
     assert not theirs or theirs & workers
+    sweep_after(pinned, render)
     render.require_done(expected)
 
 
@@ -113,6 +124,7 @@ def test_a_node_that_is_drained(
     assert max(done) > leaving["time"], "its last chunk was not finished"
     assert leaving["worker"] in [event["worker"] for event in events(render, "worker-ended")]
     assert events(render, "worker-lost") == []
+    sweep_after(pinned, render)
     render.require_done(expected)
     farm.kill(node)
 
