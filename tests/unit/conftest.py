@@ -8,7 +8,7 @@ LISTENERS = (
     "tests/unit/farm/listening/",
     "tests/unit/farm/tools/test_forecast.py",
 )
-"""What finds beats. librosa compiles a part of that anew in each process, which takes seconds."""
+"""What finds beats: librosa takes each process a second or more to import for that."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
