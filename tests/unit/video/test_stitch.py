@@ -55,12 +55,15 @@ CRF = 12
 
 
 # The preset decides which frames are decoded before their time, the rate what a frame is in ticks:
-# each order of packets is joined at the hardest rate, and one of them at rates of whole frames too.
+# each order of packets is joined at the hardest rate, each rate with one of them, and each encoder
+# at two rates.
 @pytest.mark.parametrize(
     ("fps", "codec", "preset"),
     [
-        *((NTSC, *kind) for kind in REORDERED),
-        *((fps, "libx264", "veryfast") for fps in (RATES[0], RATES[4])),
+        *((fps, "libx264", "veryfast") for fps in RATES),
+        *((NTSC, *kind) for kind in REORDERED[1:]),
+        (RATES[4], "libx265", "veryfast"),
+        (RATES[4], "libsvtav1", "medium"),
     ],
     ids=str,
 )
@@ -107,8 +110,8 @@ def test_lossless_video_is_the_same_wherever_it_was_cut(make_segments, tmp_path,
 
 @pytest.mark.parametrize(
     ("fps", "sample_rate"),
-    # A frame's share of samples is whole or not, and a frame longer or shorter than a packet.
-    [(RATES[1], 48_000), (NTSC, 44_100), (RATES[4], 44_100)],
+    # A frame's share of samples is whole, or not, by both.
+    [*zip(RATES, [44_100, 48_000, 44_100, 48_000, 44_100], strict=True), (NTSC, 44_100)],
     ids=str,
 )
 def test_sound_starts_with_the_picture_and_ends_within_a_frame(
